@@ -1,0 +1,51 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+namespace lightcone {
+
+/// Bytes and calls of one allocator. `system_calls` stops growing once the sizes of a training step are known.
+struct MemoryStatistics {
+  int64_t in_use = 0;        ///< bytes that tensors hold now (rounded up to size classes)
+  int64_t peak = 0;          ///< the most that they held since reset_peak()
+  int64_t reserved = 0;      ///< bytes taken from the system and not returned
+  int64_t calls = 0;         ///< allocations asked for
+  int64_t system_calls = 0;  ///< of these, the ones that no free block could serve
+};
+
+/// Caching CPU allocator: every block is aligned to 64 bytes; a freed block waits in the free list of its size class
+/// (four classes per power of two) for the next request of that class. Safe to use from several threads.
+///
+/// With `guard` on (tests), blocks come filled with 0xff (NaN in every floating-point format), stand between two bands
+/// of a known pattern, and are checked when they are freed: a write outside counts in guard_violations().
+class Allocator {
+ public:
+  Allocator() = default;
+  Allocator(const Allocator&) = delete;
+  Allocator& operator=(const Allocator&) = delete;
+  ~Allocator();
+
+  void* allocate(size_t bytes);
+  void release(void* block, size_t bytes) noexcept;
+  MemoryStatistics statistics() const;
+  void reset_peak();
+  /// Returns all free blocks to the system.
+  void trim();
+
+  void set_guard(bool on);
+  int64_t guard_violations() const { return violations_; }
+
+ private:
+  static size_t size_class(size_t bytes);
+  mutable std::mutex mutex_;
+  std::map<size_t, std::vector<void*>> free_;
+  MemoryStatistics statistics_;
+  bool guard_ = false;
+  int64_t violations_ = 0;
+};
+
+}  // namespace lightcone

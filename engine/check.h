@@ -1,0 +1,48 @@
+#pragma once
+#include <string_view>
+
+#include "engine/tensor.h"
+
+namespace lightcone {
+
+/// Checks of a kernel's operands in its front door; every message names the operation, the argument, what was expected
+/// and what came.
+///
+///     check("layer_norm", "x", x).rank(2);
+///     check("layer_norm", "y", y).like(x);
+///     check("layer_norm", "mean", mean).shape({T}).dtype(sum_dtype(x.dtype()));
+class Check {
+ public:
+  Check(std::string_view operation, std::string_view argument, const Tensor& tensor)
+      : operation_(operation), argument_(argument), t_(tensor) {
+    if (!tensor.defined()) fail(operation, "{} is not there", argument);
+  }
+  Check& rank(int expected) {
+    if (t_.rank() != expected) fail(operation_, "{} has shape {}, expected {} axes", argument_, t_.shape(), expected);
+    return *this;
+  }
+  Check& shape(const Shape& expected) {
+    if (!(t_.shape() == expected)) fail(operation_, "{} has shape {}, expected {}", argument_, t_.shape(), expected);
+    return *this;
+  }
+  Check& dtype(DType expected) {
+    if (t_.dtype() != expected) fail(operation_, "{} is {}, expected {}", argument_, t_.dtype(), expected);
+    return *this;
+  }
+  /// f64, f32 or bf16.
+  Check& compute() {
+    if (t_.dtype() > DType::bf16) fail(operation_, "{} is {}, expected f64, f32 or bf16", argument_, t_.dtype());
+    return *this;
+  }
+  Check& like(const Tensor& other) { return shape(other.shape()).dtype(other.dtype()); }
+
+ private:
+  std::string_view operation_, argument_;
+  const Tensor& t_;
+};
+
+inline Check check(std::string_view operation, std::string_view argument, const Tensor& tensor) {
+  return {operation, argument, tensor};
+}
+
+}  // namespace lightcone

@@ -1,0 +1,64 @@
+#pragma once
+#include <memory>
+
+#include "engine/allocator.h"
+#include "engine/profiler.h"
+#include "engine/rng.h"
+#include "engine/tensor.h"
+
+namespace lightcone {
+
+/// Everything a kernel needs besides its operands: device, memory, threads, random streams, profiler. The first
+/// argument of every kernel; nothing is global. One Context serves one thread of control; a second one (a data
+/// loader's) has its own.
+class Context {
+ public:
+  /// `threads` = 0 takes what OpenMP offers (OMP_NUM_THREADS or the number of cores).
+  explicit Context(int threads = 0, uint64_t seed = 0);
+  Context(const Context&) = delete;
+  Context& operator=(const Context&) = delete;
+
+  Device device() const { return Device::cpu; }
+  int threads() const { return threads_; }
+  void set_threads(int threads);
+
+  Tensor empty(Shape shape, DType dtype) { return Tensor(allocator_, shape, dtype); }
+  Tensor zeros(Shape shape, DType dtype);
+  /// A tensor with these values, converted to `dtype`.
+  Tensor of(Shape shape, DType dtype, std::span<const double> values);
+
+  /// Scratch of n elements for the inside of a kernel; comes from the caching allocator and goes back at the end of the
+  /// scope.
+  template <class T>
+  class Scratch {
+   public:
+    Scratch(Context& ctx, int64_t n)
+        : allocator_(*ctx.allocator_), bytes_(n * sizeof(T)), data_(static_cast<T*>(allocator_.allocate(bytes_))) {}
+    Scratch(const Scratch&) = delete;
+    Scratch& operator=(const Scratch&) = delete;
+    ~Scratch() { allocator_.release(data_, bytes_); }
+    T* data() { return data_; }
+    T& operator[](int64_t i) { return data_[i]; }
+
+   private:
+    Allocator& allocator_;
+    size_t bytes_;
+    T* data_;
+  };
+  template <class T>
+  Scratch<T> scratch(int64_t n) {
+    return Scratch<T>(*this, n);
+  }
+
+  Allocator& allocator() { return *allocator_; }
+  Profiler& profiler() { return profiler_; }
+  Rng& rng() { return rng_; }
+
+ private:
+  std::shared_ptr<Allocator> allocator_;
+  Profiler profiler_;
+  Rng rng_;
+  int threads_;
+};
+
+}  // namespace lightcone

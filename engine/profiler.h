@@ -1,0 +1,69 @@
+#pragma once
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace lightcone {
+
+/// Time per kernel. Off by default; then a scope costs one branch.
+///
+///     auto scope = ctx.profiler().scope("layer_norm", bytes, flops);    // until the end of the block
+///
+/// `bytes` and `flops` are what the kernel must move and compute at least; the table's GB/s and GFLOP/s follow from
+/// them. Scopes nest; a row's time includes that of the scopes inside it.
+class Profiler {
+ public:
+  class Scope {
+   public:
+    Scope(Profiler* profiler, const char* name, double bytes, double flops)
+        : profiler_(profiler), name_(name), bytes_(bytes), flops_(flops) {
+      if (profiler_) start_ = std::chrono::steady_clock::now();
+    }
+    Scope(const Scope&) = delete;
+    Scope& operator=(const Scope&) = delete;
+    ~Scope() {
+      if (profiler_) profiler_->add(name_, start_, std::chrono::steady_clock::now(), bytes_, flops_);
+    }
+
+   private:
+    Profiler* profiler_;
+    const char* name_;
+    double bytes_, flops_;
+    std::chrono::steady_clock::time_point start_;
+  };
+
+  [[nodiscard]] Scope scope(const char* name, double bytes = 0, double flops = 0) {
+    return Scope(on_ ? this : nullptr, name, bytes, flops);
+  }
+
+  bool on() const { return on_; }
+  void set_on(bool on) { on_ = on; }
+  void clear();
+
+  struct Row {
+    std::string name;
+    int64_t calls = 0;
+    double seconds = 0, bytes = 0, flops = 0;
+  };
+  /// Rows by falling time.
+  std::vector<Row> rows() const;
+  /// The rows as an aligned table: name, calls, ms, share, GB/s, GFLOP/s.
+  std::string table() const;
+  /// Chrome trace (chrome://tracing, Perfetto) of all scopes, JSON.
+  std::string chrome_trace() const;
+
+ private:
+  using Time = std::chrono::steady_clock::time_point;
+  void add(const char* name, Time start, Time end, double bytes, double flops);
+  struct Event {
+    const char* name;
+    Time start, end;
+  };
+  bool on_ = false;
+  std::map<std::string, Row> rows_;
+  std::vector<Event> events_;
+};
+
+}  // namespace lightcone

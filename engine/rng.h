@@ -1,0 +1,91 @@
+#pragma once
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace lightcone {
+
+/// Philox4x32-10 (Salmon et al., SC11): four 32-bit words from a 64-bit key and a 128-bit counter. A number depends on
+/// nothing else, so any element of any draw can be computed anywhere, in any order, on either device.
+inline std::array<uint32_t, 4> philox(uint64_t key, uint64_t counter_high, uint64_t counter_low) {
+  uint32_t k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
+  std::array<uint32_t, 4> c = {static_cast<uint32_t>(counter_low), static_cast<uint32_t>(counter_low >> 32),
+                               static_cast<uint32_t>(counter_high), static_cast<uint32_t>(counter_high >> 32)};
+  for (int round = 0; round < 10; ++round) {
+    const uint64_t p0 = 0xD2511F53ull * c[0], p1 = 0xCD9E8D57ull * c[2];
+    c = {static_cast<uint32_t>(p1 >> 32) ^ c[1] ^ k0, static_cast<uint32_t>(p1),
+         static_cast<uint32_t>(p0 >> 32) ^ c[3] ^ k1, static_cast<uint32_t>(p0)};
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  return c;
+}
+
+/// One draw of random numbers: element i is a pure function of (key, position, i). Cheap to copy; a backward that needs
+/// the same numbers again keeps the Draw, not the numbers. If `recorded` is not empty its numbers are used instead
+/// (tests, comparisons with PyTorch).
+struct Draw {
+  uint64_t key = 0;
+  uint64_t position = 0;
+  std::shared_ptr<const std::vector<double>> recorded;
+
+  /// Uniform in [0, 1) with 32 random bits; element i uses word i % 4 of counter i / 4.
+  double uniform(int64_t i) const {
+    if (recorded) return (*recorded)[i];
+    return philox(key, position, static_cast<uint64_t>(i) >> 2)[i & 3] * 0x1p-32;
+  }
+  /// Uniform in [0, 1) with 53 random bits.
+  double uniform53(int64_t i) const {
+    if (recorded) return (*recorded)[i];
+    const auto w = philox(key, position, static_cast<uint64_t>(i) >> 1);
+    const int o = (i & 1) * 2;
+    return ((static_cast<uint64_t>(w[o]) << 21) ^ (w[o + 1] >> 11)) * 0x1p-53;
+  }
+  /// Standard normal (Box-Muller); elements 2k and 2k+1 share a counter.
+  double normal(int64_t i) const {
+    if (recorded) return (*recorded)[i];
+    const auto w = philox(key, position, static_cast<uint64_t>(i) >> 1);
+    const double u1 = (((static_cast<uint64_t>(w[0]) << 21) ^ (w[1] >> 11)) + 0.5) * 0x1p-53;
+    const double u2 = ((static_cast<uint64_t>(w[2]) << 21) ^ (w[3] >> 11)) * 0x1p-53;
+    const double r = std::sqrt(-2 * std::log(u1));
+    return (i & 1) ? r * std::sin(2 * M_PI * u2) : r * std::cos(2 * M_PI * u2);
+  }
+};
+
+/// Named random streams of one seed. Everything random names its stream ("dropout", "shuffle", "init", …), so that one
+/// stream's use never shifts another's numbers. The whole state is the seed and a position per stream.
+class Rng {
+ public:
+  explicit Rng(uint64_t seed = 0) : seed_(seed) {}
+  uint64_t seed() const { return seed_; }
+
+  /// The next draw of `count` numbers from `stream`; advances its position by one. Throws Error if the stream was
+  /// replaced and too few recorded numbers are left.
+  Draw draw(std::string_view stream, int64_t count);
+
+  /// From now on `stream` gives these numbers, in order, instead of generated ones: uniforms in [0, 1) where a kernel
+  /// asks for uniforms, normals where it asks for normals.
+  void replace(std::string_view stream, std::vector<double> numbers);
+  void restore(std::string_view stream);
+
+  /// Position per stream, for checkpoints.
+  std::map<std::string, uint64_t> positions() const;
+  void set_positions(const std::map<std::string, uint64_t>& positions);
+
+ private:
+  struct Stream {
+    uint64_t position = 0;
+    std::optional<std::vector<double>> recorded;
+    size_t used = 0;
+  };
+  uint64_t seed_;
+  std::map<std::string, Stream, std::less<>> streams_;
+};
+
+}  // namespace lightcone

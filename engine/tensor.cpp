@@ -1,0 +1,43 @@
+#include "engine/tensor.h"
+
+namespace lightcone {
+
+struct Tensor::Storage {
+  std::shared_ptr<Allocator> allocator;
+  size_t bytes;
+  void* block;
+  Storage(std::shared_ptr<Allocator> a, size_t b) : allocator(std::move(a)), bytes(b), block(allocator->allocate(b)) {}
+  Storage(const Storage&) = delete;
+  Storage& operator=(const Storage&) = delete;
+  ~Storage() { allocator->release(block, bytes); }
+};
+
+Tensor::Tensor(std::shared_ptr<Allocator> allocator, Shape shape, DType dtype)
+    : storage_(std::make_shared<Storage>(std::move(allocator), shape.numel() * size_of(dtype))),
+      data_(storage_->block),
+      shape_(shape),
+      dtype_(dtype) {}
+
+double Tensor::item() const {
+  if (numel() != 1) fail("tensor", "item() of a tensor of shape {}", shape_);
+  return dispatch_all(dtype_, [&](auto t) { return static_cast<double>(*data<typename decltype(t)::type>()); });
+}
+
+Tensor Tensor::reshape(Shape shape) const {
+  if (shape.numel() != shape_.numel()) fail("reshape", "{} has another number of elements than {}", shape, shape_);
+  Tensor out = *this;
+  out.shape_ = shape;
+  return out;
+}
+
+Tensor Tensor::narrow(int64_t begin, int64_t count) const {
+  if (rank() == 0 || begin < 0 || count < 0 || begin + count > dim(0))
+    fail("narrow", "rows {} to {} of a tensor of shape {}", begin, begin + count, shape_);
+  Tensor out = *this;
+  out.shape_[0] = count;
+  const int64_t row = dim(0) ? shape_.numel() / dim(0) : 0;
+  out.data_ = static_cast<char*>(data_) + begin * row * static_cast<int64_t>(size_of(dtype_));
+  return out;
+}
+
+}  // namespace lightcone
