@@ -221,11 +221,9 @@ std::unique_ptr<Source> ZipReader::open(const Entry& e) const {
 }
 
 namespace {
-template <class... T>
-std::string packed(T... values) {
-  std::string out;
-  (out.append(reinterpret_cast<const char*>(&values), sizeof values), ...);
-  return out;
+template <class T>
+std::string packed(std::initializer_list<T> values) {
+  return {reinterpret_cast<const char*>(values.begin()), values.size() * sizeof(T)};
 }
 }  // namespace
 
@@ -240,22 +238,22 @@ void ZipWriter::add(std::string_view name, Bytes head, Bytes body) {
   const uint32_t crc = static_cast<uint32_t>(crc32_z(crc32_z(0, head.data(), head.size()), body.data(), body.size()));
   const uint32_t size = static_cast<uint32_t>(head.size() + body.size()), offset = static_cast<uint32_t>(written_);
   // Version 2.0, names in UTF-8, stored, at midnight of 1 January 1980.
-  const std::string common = packed<uint16_t>(20, 0x800, stored, 0, 0x21) + packed<uint32_t>(crc, size, size) +
-                             packed<uint16_t>(static_cast<uint16_t>(name.size()), 0);
-  const std::string header = packed(local_signature) + common + std::string(name);
+  const std::string common = packed<uint16_t>({20, 0x800, stored, 0, 0x21}) + packed<uint32_t>({crc, size, size}) +
+                             packed<uint16_t>({static_cast<uint16_t>(name.size()), 0});
+  const std::string header = packed({local_signature}) + common + std::string(name);
   write(header.data(), header.size());
   write(head.data(), head.size());
   write(body.data(), body.size());
-  directory_ += packed(central_signature) + packed<uint16_t>(20) + common + packed<uint16_t>(0, 0, 0) +
-                packed<uint32_t>(0, offset) + std::string(name);
+  directory_ += packed({central_signature}) + packed<uint16_t>({20}) + common + packed<uint16_t>({0, 0, 0}) +
+                packed<uint32_t>({0, offset}) + std::string(name);
   ++entries_;
 }
 
 void ZipWriter::finish() {
   const uint32_t offset = static_cast<uint32_t>(written_), size = static_cast<uint32_t>(directory_.size());
   write(directory_.data(), directory_.size());
-  const std::string end =
-      packed(end_signature) + packed<uint16_t>(0, 0, entries_, entries_) + packed(size, offset) + packed<uint16_t>(0);
+  const std::string end = packed({end_signature}) + packed<uint16_t>({0, 0, entries_, entries_}) +
+                          packed({size, offset}) + packed<uint16_t>({0});
   write(end.data(), end.size());
 }
 
