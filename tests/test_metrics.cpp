@@ -189,7 +189,8 @@ TEST_CASE("metrics: cross entropy is stable for large logits and small losses") 
 }
 
 TEST_CASE("metrics: what is exactly on the cut is background") {
-  CHECK(accuracy(std::vector<int>{0, 1, 1}, std::vector<double>{0.5, 0.5, 0.50001}) == doctest::Approx(2 / 3.0));
+  CHECK(accuracy(std::vector<int>{0, 0, 1}, std::vector<double>{0.5, 0.5, 0.50001}) == 1);
+  CHECK(accuracy(std::vector<int>{1, 1, 1}, std::vector<double>{0.0, -0.0, 1e-9}, 0.0) == doctest::Approx(1 / 3.0));
 }
 
 TEST_CASE("metrics: multi-class accuracy") {
