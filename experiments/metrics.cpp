@@ -113,8 +113,12 @@ Rejection rejection(const Roc& roc, double signal_efficiency) {
 
 std::string text(const Rejection& rejection) {
   if (std::isinf(rejection.value)) return fmt::format("> {}", rejection.backgrounds);
-  const int decimals = rejection.value < 100 ? 1 : 0;
-  return fmt::format("{:.{}f} ± {:.{}f}", rejection.value, decimals, rejection.uncertainty, decimals);
+  // Two digits of the uncertainty, as a measurement is quoted.
+  const double unit = std::pow(10.0, std::max(-1.0, std::floor(std::log10(rejection.uncertainty)) - 1));
+  const auto rounded = [&](double x) {
+    return unit < 1 ? fmt::format("{:.1f}", x) : fmt::format("{:.0f}", std::round(x / unit) * unit);
+  };
+  return rounded(rejection.value) + " ± " + rounded(rejection.uncertainty);
 }
 
 double accuracy(std::span<const int> labels, std::span<const double> scores, double cut) {

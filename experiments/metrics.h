@@ -3,6 +3,7 @@
 #include <limits>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/fields.h"
@@ -51,7 +52,7 @@ struct Rejection {
 };
 Rejection rejection(const Roc& roc, double signal_efficiency);  // Error unless 0 < signal_efficiency <= 1
 
-/// "1243 ± 50", or "> 40000" (the number of background jets) if none passes.
+/// "1243 ± 50" (two digits of the uncertainty), or "> 40000" (the number of background jets) if none passes.
 std::string text(const Rejection& rejection);
 
 /// Share of jets on the right side of the cut. A jet counts as signal if score > cut, so that one exactly on it is
@@ -74,6 +75,9 @@ struct BinaryMetrics {
   Roc roc;
 };
 BinaryMetrics binary_metrics(std::span<const int> labels, std::span<const double> logits);
+
+/// What a run evaluated, by name: "test", "val", "test_ema".
+using EvaluatedSets = std::vector<std::pair<std::string, BinaryMetrics>>;
 
 /// For results.json: jets, loss, accuracy, auc, auc_uncertainty, rej03, rej05, rej08 and their uncertainties, without
 /// the curve. What is not finite is null; a rejection that is null has a note rej03_note that says why.
