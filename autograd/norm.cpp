@@ -17,4 +17,15 @@ Var layer_norm(const Var& x, double eps) {
                          });
 }
 
+Var rms_norm(const Var& x, double eps) {
+  Context& ctx = x.context();
+  Tensor y = ctx.empty(x.shape(), x.dtype()), rstd = ctx.empty({x.dim(0)}, sum_dtype(x.dtype()));
+  kernels::rms_norm(ctx, x.value(), eps, y, rstd);
+  return x.tape().record("rms_norm", y, {x.slot()},
+                         [=, to = x.slot(), value = x.value()](const Tensor& dy, Grads& grads) {
+                           if (Tensor* dx = grads.want(to))
+                             kernels::rms_norm_backward(grads.context(), dy, value, rstd, *dx);
+                         });
+}
+
 }  // namespace lightcone

@@ -22,4 +22,16 @@ void layer_norm(Context& ctx, const Tensor& x, double eps, Tensor& y, Tensor& me
 void layer_norm_backward(Context& ctx, const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& rstd,
                          Tensor& dx);
 
+/// Root mean square normalisation over the last axis, without affine parameters.
+///
+///     y[t,c] = x[t,c] rstd[t],    rstd[t] = 1 / sqrt(<x^2>[t] + eps)
+///
+/// < > the mean over c (Zhang, Sennrich, arXiv:1910.07467, eq. 4). Operands and errors as in layer_norm.
+void rms_norm(Context& ctx, const Tensor& x, double eps, Tensor& y, Tensor& rstd);
+
+///     dx = rstd (dy - n <dy n>),    n = x rstd
+///
+/// Overwrites dx, which may alias dy.
+void rms_norm_backward(Context& ctx, const Tensor& dy, const Tensor& x, const Tensor& rstd, Tensor& dx);
+
 }  // namespace lightcone::kernels
