@@ -1,5 +1,6 @@
 #include "experiments/figures.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "engine/error.h"

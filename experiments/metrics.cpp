@@ -1,5 +1,6 @@
 #include "experiments/metrics.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "engine/error.h"

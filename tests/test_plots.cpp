@@ -174,7 +174,7 @@ TEST_CASE("plots: no name runs a command or breaks the page") {
     CHECK(!std::filesystem::exists(marker));
   }
   const std::string plain = svg(one({.label = "tag_slim id=\"x\"", .x = {1, 2}, .y = {3, 4}}));
-  CHECK(count(plain, "tag_slim id=") == 1);  // neither a subscript nor a renamed id
+  CHECK(count(plain, ">tag_slim id=\"x\"<") == 1);  // neither a subscript nor a renamed id
 }
 
 TEST_CASE("plots: ids of two figures differ, and each refers to its own") {
