@@ -54,7 +54,7 @@ fi
 
 if [ "$(id -u)" = 0 ]; then sudo=; else sudo=sudo; fi
 # A fresh machine may be running its own apt-get: wait for it. A dead network must not take minutes to say so.
-apt="$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=2 -o Acquire::http::Timeout=20"
+apt="$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=2 -o Acquire::http::Timeout=20 -o Dpkg::Use-Pty=0"
 install="$apt install -y --no-install-recommends$missing"
 if [ "$dry_run" ]; then printf 'setup.sh: would run:\n  %s\n  %s\n' "$apt update" "$install"; exit 0; fi
 by_hand="To do it by hand, as root: apt-get update && apt-get install$missing"
