@@ -107,12 +107,12 @@ TEST_CASE("a family has its test and its bench") {
     const std::string family = path.stem();
     ++families;
     CHECK_MESSAGE(fs::exists(root / "tests" / ("test_" + family + ".cpp")),
-                  "kernels/" << file << " has no tests/test_" << family << ".cpp");
+                  file << " has no tests/test_" << family << ".cpp");
     const bool bench = fs::exists(root / "bench" / (family + ".cpp"));
     if (unbenched.count(family))
       CHECK_MESSAGE(!bench, family << " has a bench by now: take it off the list of those without");
     else if (fs::exists(root / "bench"))
-      CHECK_MESSAGE(bench, "kernels/" << file << " has no bench/" << family << ".cpp");
+      CHECK_MESSAGE(bench, file << " has no bench/" << family << ".cpp");
   }
   CHECK(families > 0);
 }
