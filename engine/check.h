@@ -34,6 +34,17 @@ class Check {
     if (t_.dtype() > DType::bf16) fail(operation_, "{} is {}, expected f64, f32 or bf16", argument_, t_.dtype());
     return *this;
   }
+  /// f64 or f32: four-momenta, whose masses bf16 would lose.
+  Check& momentum() {
+    if (t_.dtype() > DType::f32) fail(operation_, "{} is {}, expected f64 or f32", argument_, t_.dtype());
+    return *this;
+  }
+  /// `extent` entries along the last axis, any axes before it.
+  Check& columns(int64_t extent) {
+    if (t_.rank() == 0 || t_.dim(-1) != extent)
+      fail(operation_, "{} has shape {}, expected {} entries along the last axis", argument_, t_.shape(), extent);
+    return *this;
+  }
   Check& like(const Tensor& other) { return shape(other.shape()).dtype(other.dtype()); }
 
  private:

@@ -165,6 +165,19 @@ decltype(auto) dispatch_compute(std::string_view where, DType dtype, F&& f) {
   }
 }
 
+/// f(Type<T>{}) for the dtypes of four-momenta, f64 and f32; throws Error naming `where` for any other dtype.
+template <class F>
+decltype(auto) dispatch_momentum(std::string_view where, DType dtype, F&& f) {
+  switch (dtype) {
+    case DType::f64:
+      return f(Type<double>{});
+    case DType::f32:
+      return f(Type<float>{});
+    default:
+      fail(where, "dtype {} is not supported, expected f64 or f32", name_of(dtype));
+  }
+}
+
 /// f(Type<T>{}) for every dtype.
 template <class F>
 decltype(auto) dispatch_all(DType dtype, F&& f) {

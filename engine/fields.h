@@ -25,7 +25,8 @@ using Json = nlohmann::ordered_json;
 ///     type Json out = write_fields(data);
 ///
 /// Types: bool, int64_t, double (integers are accepted), std::string, std::vector and std::array of these,
-/// std::optional of all of them, and structs with fields(). A key that is absent keeps its default.
+/// std::optional of all of them, structs with fields(), and Json, which takes anything. A key that is absent keeps its
+/// default.
 
 /// The names of `candidates` closest to `name` by edit distance, best first, at most `count`; for error messages.
 std::vector<std::string> nearest_names(std::string_view name, const std::vector<std::string>& candidates,
@@ -82,7 +83,9 @@ struct Writer {
 
 template <class T>
 void read_value(const Json& json, T& value, const std::string& path) {
-  if constexpr (is_optional<T>::value) {
+  if constexpr (std::is_same_v<T, Json>) {
+    value = json;
+  } else if constexpr (is_optional<T>::value) {
     if (json.is_null()) {
       value.reset();
       return;

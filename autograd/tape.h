@@ -1,0 +1,131 @@
+#pragma once
+#include <deque>
+#include <functional>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/context.h"
+
+namespace lightcone {
+
+class Tape;
+struct Parameter;
+
+/// A place on a tape where a gradient arrives. Backward functions keep Slots (and the tensors that they read), never
+/// Vars, so that a value nobody reads again is freed as soon as the forward pass drops it.
+struct Slot {
+  int32_t index = -1;
+};
+
+/// A tensor in a computation: its value, and the slot of its gradient if one is wanted. Cheap to copy.
+class Var {
+ public:
+  Var() = default;
+  const Tensor& value() const { return value_; }
+  const Shape& shape() const { return value_.shape(); }
+  int64_t dim(int axis) const { return value_.dim(axis); }
+  DType dtype() const { return value_.dtype(); }
+  Tape& tape() const { return *tape_; }
+  Context& context() const;
+  Slot slot() const { return slot_; }
+  bool wants_grad() const { return slot_.index >= 0; }
+
+ private:
+  friend class Tape;
+  Var(Tape* tape, Tensor value, Slot slot) : value_(std::move(value)), tape_(tape), slot_(slot) {}
+  Tensor value_;
+  Tape* tape_ = nullptr;
+  Slot slot_;
+};
+
+/// What a backward function writes to. Kernels overwrite; only the tape adds up.
+class Grads {
+ public:
+  Context& context() const;
+  /// Where to write d loss / d input, or nullptr if nobody wants it. Overwrite all of it.
+  Tensor* want(Slot slot);
+  /// d loss / d input is this very tensor (an addition's backward): shared, not copied.
+  void pass(Slot slot, const Tensor& gradient);
+
+ private:
+  friend class Tape;
+  explicit Grads(Tape& tape) : tape_(tape) {}
+  Tape& tape_;
+  std::deque<std::pair<int32_t, Tensor>> pending_;  // a deque: pointers handed out stay valid
+};
+
+/// Records what is computed from parameters and runs it backwards, in reverse order of recording.
+///
+///     Tape tape(ctx);                                  // Tape tape(ctx, Tape::Mode::evaluate): nothing is recorded,
+///     nothing kept Var loss = network(tape.constant(x)); tape.backward(loss);                             // adds to
+///     every Parameter::grad
+///
+/// One tape serves one forward and one backward pass. Saved tensors are freed as the backward pass goes.
+class Tape {
+ public:
+  enum class Mode { train, evaluate };
+  explicit Tape(Context& ctx, Mode mode = Mode::train) : ctx_(ctx), mode_(mode) {}
+  Tape(const Tape&) = delete;
+  Tape& operator=(const Tape&) = delete;
+
+  Context& context() { return ctx_; }
+  /// train: dropout acts and gradients are recorded. evaluate: neither.
+  bool training() const { return mode_ == Mode::train; }
+
+  /// Matrix products in bf16 with f32 sums (automatic mixed precision); everything else is untouched.
+  bool amp() const { return amp_; }
+  void set_amp(bool on) { amp_ = on; }
+
+  Var constant(Tensor value) { return Var(this, std::move(value), Slot{}); }
+  /// An input whose gradient is wanted; read it with gradient() after backward().
+  Var variable(Tensor value);
+  /// The parameter as a Var; its gradient is added to parameter.grad. Asking twice gives the same Slot.
+  Var parameter(Parameter& parameter);
+
+  using Backward = std::function<void(const Tensor& dy, Grads& grads)>;
+  using BackwardMany = std::function<void(const std::vector<Tensor>& dys, Grads& grads)>;
+  /// The result of a function: `y` with its backward, recorded if any of `inputs` wants a gradient. `backward` gets d
+  /// loss / d y.
+  Var record(const char* name, Tensor y, std::initializer_list<Slot> inputs, Backward backward);
+  /// The same for several results. A result that the loss does not depend on comes with a gradient of zeros.
+  std::vector<Var> record(const char* name, std::vector<Tensor> ys, const std::vector<Slot>& inputs,
+                          BackwardMany backward);
+
+  /// Runs backwards from y with the given cotangent (ones for a scalar). Throws Error if y depends on nothing that
+  /// wants a gradient.
+  void backward(const Var& y, Tensor cotangent = {});
+  void backward(const std::vector<Var>& ys, std::vector<Tensor> cotangents);
+  /// The gradient of a variable(); undefined tensor if it got none. With take: moves it out.
+  const Tensor& gradient(const Var& x) const { return slots_[x.slot().index].gradient; }
+
+  int64_t nodes() const { return static_cast<int64_t>(nodes_.size()); }
+
+ private:
+  friend class Grads;
+  struct Place {
+    Shape shape;
+    DType dtype;
+    bool leaf;
+    Tensor gradient;
+  };
+  struct Node {
+    const char* name;
+    int32_t first, count;
+    BackwardMany backward;
+  };
+  Slot new_slot(const Tensor& value, bool leaf);
+  void accumulate(int32_t slot, Tensor gradient);
+
+  Context& ctx_;
+  Mode mode_;
+  bool amp_ = false;
+  std::vector<Place> slots_;
+  std::vector<Node> nodes_;
+  std::vector<std::pair<Parameter*, Slot>> parameters_;
+  std::unordered_map<Parameter*, Slot> slot_of_parameter_;
+};
+
+inline Context& Var::context() const { return tape_->context(); }
+inline Context& Grads::context() const { return tape_.context(); }
+
+}  // namespace lightcone

@@ -1,0 +1,37 @@
+#pragma once
+#include "engine/context.h"
+
+namespace lightcone::kernels {
+
+/// Layer normalisation over the last axis, without affine parameters.
+///
+///     y[t,c] = (x[t,c] - mean[t]) rstd[t],    rstd[t] = 1 / sqrt(var[t] + eps)
+///
+/// mean and biased variance over c (Ba, Kiros, Hinton, arXiv:1607.06450, eq. 4).
+///
+///   x, y        [T, C]   f64, f32 or bf16; may alias
+///   mean, rstd  [T]      f64 for f64 input, else f32; the backward reads them
+///
+/// Sums run in the dtype of mean, in an order that depends on C alone. T = 0 writes nothing.
+/// Throws Error if C = 0 or a shape or dtype differs.
+void layer_norm(Context& ctx, const Tensor& x, double eps, Tensor& y, Tensor& mean, Tensor& rstd);
+
+///     dx = rstd (dy - <dy> - n <dy n>),    n = (x - mean) rstd,    < > the mean over c
+///
+/// Overwrites dx, which may alias dy.
+void layer_norm_backward(Context& ctx, const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& rstd,
+                         Tensor& dx);
+
+/// Root mean square normalisation over the last axis, without affine parameters.
+///
+///     y[t,c] = x[t,c] rstd[t],    rstd[t] = 1 / sqrt(<x^2>[t] + eps)
+///
+/// < > the mean over c (Zhang, Sennrich, arXiv:1910.07467, eq. 4). Operands and errors as in layer_norm.
+void rms_norm(Context& ctx, const Tensor& x, double eps, Tensor& y, Tensor& rstd);
+
+///     dx = rstd (dy - n <dy n>),    n = x rstd
+///
+/// Overwrites dx, which may alias dy.
+void rms_norm_backward(Context& ctx, const Tensor& dy, const Tensor& x, const Tensor& rstd, Tensor& dx);
+
+}  // namespace lightcone::kernels

@@ -1,0 +1,66 @@
+#pragma once
+#include <cmath>
+#include <cstdint>
+
+// Vector exp, log, tanh and erf from the C library (libmvec), for loops under `#pragma omp simd`. The library's own
+// header offers them only with -ffast-math, which nothing here uses; so they are declared again with their vector
+// variants (x86 only).
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define LIGHTCONE_VECTOR_MATH _Pragma("omp declare simd notinbranch")
+#else
+#define LIGHTCONE_VECTOR_MATH
+#endif
+extern "C" {
+LIGHTCONE_VECTOR_MATH float expf(float) noexcept;
+LIGHTCONE_VECTOR_MATH double exp(double) noexcept;
+LIGHTCONE_VECTOR_MATH float logf(float) noexcept;
+LIGHTCONE_VECTOR_MATH double log(double) noexcept;
+LIGHTCONE_VECTOR_MATH float tanhf(float) noexcept;
+LIGHTCONE_VECTOR_MATH double tanh(double) noexcept;
+LIGHTCONE_VECTOR_MATH float erff(float) noexcept;
+LIGHTCONE_VECTOR_MATH double erf(double) noexcept;
+}
+#undef LIGHTCONE_VECTOR_MATH
+
+namespace lightcone::vector_math {
+
+inline float exp(float x) { return ::expf(x); }
+inline double exp(double x) { return ::exp(x); }
+inline float log(float x) { return ::logf(x); }
+inline double log(double x) { return ::log(x); }
+inline float tanh(float x) { return ::tanhf(x); }
+inline double tanh(double x) { return ::tanh(x); }
+inline float erf(float x) { return ::erff(x); }
+inline double erf(double x) { return ::erf(x); }
+
+/// map() works on blocks of this many elements.
+inline constexpr int64_t block = 64;
+
+template <class T>
+struct PaddedBlock {
+  T values[block];
+  PaddedBlock(const T* source, int64_t count) {
+    for (int64_t k = 0; k < block; ++k) values[k] = source[k < count ? k : 0];
+  }
+};
+
+/// y[i] = f(x[i], …) for i < n; y may be one of the x. The vector functions differ from the scalar ones in the last
+/// bits, so the rest of n after whole blocks goes through a padded block and not through scalar code: an element's
+/// value does not depend on its place.
+template <class Out, class F, class... In>
+void map(int64_t n, Out* y, F f, const In*... x) {
+  int64_t i = 0;
+  for (; i + block <= n; i += block) {
+#pragma omp simd
+    for (int64_t k = 0; k < block; ++k) y[i + k] = Out(f(x[i + k]...));
+  }
+  if (i == n) return;
+  [&](const PaddedBlock<In>&... padded) {
+    Out out[block];
+#pragma omp simd
+    for (int64_t k = 0; k < block; ++k) out[k] = Out(f(padded.values[k]...));
+    for (int64_t k = i; k < n; ++k) y[k] = out[k - i];
+  }(PaddedBlock<In>(x + i, n - i)...);
+}
+
+}  // namespace lightcone::vector_math

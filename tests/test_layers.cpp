@@ -1,0 +1,118 @@
+// The rooms of the house: includes point down only, and a family has one name in kernels/, tests/ and bench/.
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <regex>
+#include <sstream>
+#include <string>
+#include <vector>
+
+namespace fs = std::filesystem;
+
+namespace {
+const fs::path root = LIGHTCONE_SOURCE_DIR;
+const std::vector<std::string> layers = {"engine", "data", "kernels", "autograd", "models", "experiments"};
+
+/// The place of a path's first folder among the layers; layers.size() if it is none of them.
+size_t level(const std::string& path) {
+  return std::find(layers.begin(), layers.end(), path.substr(0, path.find('/'))) - layers.begin();
+}
+
+/// The forbidden includes of a file at `path` (relative to the root) that reads `text`, one line per finding.
+std::vector<std::string> wrong_includes(const std::string& path, const std::string& text) {
+  static const std::regex include(R"(^\s*#\s*include\s*([<"])([^>"]*)[>"])");
+  std::vector<std::string> wrong;
+  std::istringstream lines(text);
+  std::string line;
+  for (int number = 1; std::getline(lines, line); ++number) {
+    std::smatch match;
+    if (!std::regex_search(line, match, include)) continue;
+    const std::string target = match[2];
+    const bool quoted = match[1] == "\"", ours = target.find('/') != std::string::npos && level(target) < layers.size();
+    std::string why;
+    if (target.find("..") != std::string::npos)
+      why = "climbs with ..";
+    else if (!quoted && ours)
+      why = "is ours and wants quotes";
+    else if (quoted && !ours && !(target == "version.h" && level(path) == layers.size() - 1))
+      why = "names no layer";  // version.h is generated, for experiments/ alone
+    else if (ours && level(target) > level(path))
+      why = "is above " + layers[level(path)];
+    if (!why.empty()) wrong.push_back(fmt::format("{}:{}: {} {}", path, number, target, why));
+  }
+  return wrong;
+}
+
+/// The C++ and CUDA files of a layer, relative to the root.
+std::vector<std::string> sources(const std::string& layer) {
+  std::vector<std::string> found;
+  for (const auto& entry : fs::recursive_directory_iterator(root / layer)) {
+    const std::string ending = entry.path().extension();
+    if (ending == ".h" || ending == ".cpp" || ending == ".cu" || ending == ".cuh")
+      found.push_back(entry.path().lexically_relative(root));
+  }
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+std::string read(const std::string& path) {
+  std::ifstream file(root / path);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+}  // namespace
+
+TEST_CASE("a file includes its own layer or lower ones") {
+  for (const auto& layer : layers) {
+    const auto files = sources(layer);
+    CHECK_MESSAGE(!files.empty(), layer << " has no files");
+    for (const auto& file : files)
+      for (const auto& finding : wrong_includes(file, read(file))) FAIL_CHECK(finding);
+  }
+}
+
+TEST_CASE("a planted include is found") {
+  const auto wrong = [](const char* path, const char* text) {
+    return fmt::format("{}", fmt::join(wrong_includes(path, text), "; "));
+  };
+  CHECK(wrong("engine/x.h", "#pragma once\n#include \"kernels/norm.h\"\n") ==
+        "engine/x.h:2: kernels/norm.h is above engine");
+  CHECK(wrong("data/x.cpp", "  # include \"models/a/b.h\"") == "data/x.cpp:1: models/a/b.h is above data");
+  CHECK(wrong("models/x.cpp", "#include \"../engine/tensor.h\"") ==
+        "models/x.cpp:1: ../engine/tensor.h climbs with ..");
+  CHECK(wrong("models/x.cpp", "#include \"engine/../experiments/run.h\"") ==
+        "models/x.cpp:1: engine/../experiments/run.h climbs with ..");
+  CHECK(wrong("models/x.cpp", "#include \"tensor.h\"") == "models/x.cpp:1: tensor.h names no layer");
+  CHECK(wrong("models/x.cpp", "#include \"tests/support/op_case.h\"") ==
+        "models/x.cpp:1: tests/support/op_case.h names no layer");
+  CHECK(wrong("engine/x.cpp", "#include <autograd/tape.h>") ==
+        "engine/x.cpp:1: autograd/tape.h is ours and wants quotes");
+  CHECK(wrong("engine/x.cpp", "#include \"version.h\"") == "engine/x.cpp:1: version.h names no layer");
+  CHECK(wrong("experiments/x.cpp", "#include \"version.h\"") == "");
+  CHECK(wrong("kernels/x.cpp",
+              "#include <vector>\n#include \"kernels/x.h\"\n#include \"data/jets.h\"\n// #include \"models/y.h\"") ==
+        "");
+}
+
+TEST_CASE("a family has its test and its bench") {
+  // Families without a bench of their own, and why.
+  const std::map<std::string, std::string> unbenched = {};
+  int families = 0;
+  for (const auto& file : sources("kernels")) {
+    const fs::path path = file;
+    if (path.extension() != ".h" || !fs::exists(root / "kernels" / (path.stem().string() + ".cpp"))) continue;
+    const std::string family = path.stem();
+    ++families;
+    CHECK_MESSAGE(fs::exists(root / "tests" / ("test_" + family + ".cpp")),
+                  file << " has no tests/test_" << family << ".cpp");
+    const bool bench = fs::exists(root / "bench" / (family + ".cpp"));
+    if (unbenched.count(family))
+      CHECK_MESSAGE(!bench, family << " has a bench by now: take it off the list of those without");
+    else if (fs::exists(root / "bench"))
+      CHECK_MESSAGE(bench, file << " has no bench/" << family << ".cpp");
+  }
+  CHECK(families > 0);
+}
