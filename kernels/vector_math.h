@@ -2,8 +2,8 @@
 #include <cmath>
 #include <cstdint>
 
-// Vector exp, log, tanh and erf from the C library (libmvec), for loops under `#pragma omp simd`. The library's own
-// header offers them only with -ffast-math, which nothing here uses; so they are declared again with their vector
+// Vector exp, log, tanh, erf and atan2 from the C library (libmvec), for loops under `#pragma omp simd`. The library's
+// own header offers them only with -ffast-math, which nothing here uses; so they are declared again with their vector
 // variants (x86 only).
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define LIGHTCONE_VECTOR_MATH _Pragma("omp declare simd notinbranch")
@@ -19,6 +19,8 @@ LIGHTCONE_VECTOR_MATH float tanhf(float) noexcept;
 LIGHTCONE_VECTOR_MATH double tanh(double) noexcept;
 LIGHTCONE_VECTOR_MATH float erff(float) noexcept;
 LIGHTCONE_VECTOR_MATH double erf(double) noexcept;
+LIGHTCONE_VECTOR_MATH float atan2f(float, float) noexcept;
+LIGHTCONE_VECTOR_MATH double atan2(double, double) noexcept;
 }
 #undef LIGHTCONE_VECTOR_MATH
 
@@ -32,6 +34,8 @@ inline float tanh(float x) { return ::tanhf(x); }
 inline double tanh(double x) { return ::tanh(x); }
 inline float erf(float x) { return ::erff(x); }
 inline double erf(double x) { return ::erf(x); }
+inline float atan2(float y, float x) { return ::atan2f(y, x); }
+inline double atan2(double y, double x) { return ::atan2(y, x); }
 
 /// map() works on blocks of this many elements.
 inline constexpr int64_t block = 64;
