@@ -31,8 +31,8 @@ Tensor Tensor::reshape(Shape shape) const {
 }
 
 Tensor Tensor::narrow(int64_t begin, int64_t count) const {
-  if (rank() == 0 || begin < 0 || count < 0 || begin + count > dim(0))
-    fail("narrow", "rows {} to {} of a tensor of shape {}", begin, begin + count, shape_);
+  if (rank() == 0 || begin < 0 || count < 0 || begin > dim(0) || count > dim(0) - begin)
+    fail("narrow", "{} rows from {} on of a tensor of shape {}", count, begin, shape_);
   Tensor out = *this;
   out.shape_[0] = count;
   const int64_t row = dim(0) ? shape_.numel() / dim(0) : 0;

@@ -24,13 +24,17 @@ void parallel_chunks(const Context& ctx, int64_t n, int64_t grain, F&& f) {
     return;
   }
   std::exception_ptr failure;
+  int64_t failed = chunks;
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
   for (int64_t c = 0; c < chunks; ++c) {
     try {
       f(c, c * grain, std::min(n, (c + 1) * grain));
     } catch (...) {
 #pragma omp critical(lightcone_failure)
-      if (!failure) failure = std::current_exception();
+      if (c < failed) {
+        failed = c;
+        failure = std::current_exception();
+      }
     }
   }
   if (failure) std::rethrow_exception(failure);

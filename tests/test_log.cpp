@@ -1,0 +1,45 @@
+#include "engine/log.h"
+
+#include <doctest/doctest.h>
+
+#include <regex>
+
+#include "engine/error.h"
+#include "tests/support/scratch_folder.h"
+
+using namespace lightcone;
+
+TEST_CASE("log: messages from before the file is known come first, with level and time") {
+  ScratchFolder folder;
+  const Path path = folder / "out_0.log";
+  {
+    Log log(false);
+    log->info("first {}", 1);
+    log->warn("second");
+    CHECK(!std::filesystem::exists(path));
+    log.to_file(path);
+    log.pointer()->error("third");
+    const std::string time = R"(\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d )";
+    // Readable at once, without closing.
+    CHECK(std::regex_match(read_file(path),
+                           std::regex(time + R"(I\] first 1\n)" + time + R"(W\] second\n)" + time + R"(E\] third\n)")));
+  }
+  Log again(false);
+  again.to_file(path);  // appends: a resumed run keeps its log
+  again->info("fourth");
+  const std::string text = read_file(path);
+  CHECK(text.find("third") < text.find("fourth"));
+  CHECK_THROWS_AS(Log(false).to_file(folder.path()), Error);
+}
+
+TEST_CASE("log: two logs do not share anything") {
+  ScratchFolder folder;
+  Log a(false), b(false);
+  a.to_file(folder / "a");
+  b.to_file(folder / "b");
+  a->info("from a");
+  CHECK(read_file(folder / "b").empty());
+  b->set_level(spdlog::level::err);
+  a->info("again");
+  CHECK(read_file(folder / "a").find("again") != std::string::npos);
+}
