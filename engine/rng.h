@@ -11,18 +11,27 @@
 
 namespace lightcone {
 
+/// One round on a counter of four words; the key grows by philox_key_step between rounds.
+inline void philox_round(uint32_t& c0, uint32_t& c1, uint32_t& c2, uint32_t& c3, uint32_t k0, uint32_t k1) {
+  const uint64_t p0 = 0xD2511F53ull * c0, p1 = 0xCD9E8D57ull * c2;
+  c0 = static_cast<uint32_t>(p1 >> 32) ^ c1 ^ k0;
+  c1 = static_cast<uint32_t>(p1);
+  c2 = static_cast<uint32_t>(p0 >> 32) ^ c3 ^ k1;
+  c3 = static_cast<uint32_t>(p0);
+}
+inline constexpr int philox_rounds = 10;
+inline constexpr uint32_t philox_key_step[2] = {0x9E3779B9u, 0xBB67AE85u};
+
 /// Philox4x32-10 (Salmon et al., SC11): four 32-bit words from a 64-bit key and a 128-bit counter. A number depends on
 /// nothing else, so any element of any draw can be computed anywhere, in any order, on either device.
 inline std::array<uint32_t, 4> philox(uint64_t key, uint64_t counter_high, uint64_t counter_low) {
   uint32_t k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
   std::array<uint32_t, 4> c = {static_cast<uint32_t>(counter_low), static_cast<uint32_t>(counter_low >> 32),
                                static_cast<uint32_t>(counter_high), static_cast<uint32_t>(counter_high >> 32)};
-  for (int round = 0; round < 10; ++round) {
-    const uint64_t p0 = 0xD2511F53ull * c[0], p1 = 0xCD9E8D57ull * c[2];
-    c = {static_cast<uint32_t>(p1 >> 32) ^ c[1] ^ k0, static_cast<uint32_t>(p1),
-         static_cast<uint32_t>(p0 >> 32) ^ c[3] ^ k1, static_cast<uint32_t>(p0)};
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
+  for (int round = 0; round < philox_rounds; ++round) {
+    philox_round(c[0], c[1], c[2], c[3], k0, k1);
+    k0 += philox_key_step[0];
+    k1 += philox_key_step[1];
   }
   return c;
 }
