@@ -1,0 +1,303 @@
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <limits>
+
+#include "autograd/optim/optimizer.h"
+#include "engine/fields.h"
+#include "engine/safetensors.h"
+#include "tests/support/op_case.h"
+
+using namespace lightcone;
+using namespace lightcone::test;
+
+namespace {
+
+const std::vector<std::string> all_names = {"Adam", "AdamW", "RAdam", "Lion", "Ranger", "WeaverRanger"};
+
+double largest_difference(const Tensor& a, const Tensor& b) {
+  const Array x = to_array(a), y = to_array(b);
+  REQUIRE(x.shape == y.shape);
+  double largest = 0;
+  for (size_t i = 0; i < x.values.size(); ++i) {
+    const double d = std::abs(x.values[i] - y.values[i]);
+    if (!(d <= largest)) largest = std::isnan(d) ? std::numeric_limits<double>::infinity() : d;
+  }
+  return largest;
+}
+
+bool same_bits(const Tensor& a, const Tensor& b) {
+  return a.shape() == b.shape() && a.dtype() == b.dtype() &&
+         (a.numel() == 0 || !std::memcmp(a.raw(), b.raw(), static_cast<size_t>(a.bytes())));
+}
+
+Tensor copy_of(Context& ctx, const Tensor& t) {
+  Tensor copy = ctx.empty(t.shape(), t.dtype());
+  if (t.numel()) std::memcpy(copy.raw(), t.raw(), static_cast<size_t>(t.bytes()));
+  return copy;
+}
+
+State copy_of(Context& ctx, State s) {
+  for (auto& [name, t] : s.tensors) t = copy_of(ctx, t);
+  return s;
+}
+
+/// Parameters of many sizes in both dtypes with reproducible gradients; the last one never has a gradient.
+struct Net {
+  std::vector<Parameter> parameters;
+  std::vector<ParameterGroup> groups;
+  Context& ctx;
+  explicit Net(Context& c) : ctx(c) {
+    const std::vector<Shape> shapes = {{3, 5}, {0}, {1}, {16384}, {40000}, {}, {131}, {2, 2}};
+    parameters.resize(shapes.size());
+    groups = {{{}, 1e-2, 0.1}, {{}, 3e-3, {}}, {{}, 1e-2, 0.}};
+    for (size_t i = 0; i < shapes.size(); ++i) {
+      parameters[i].value = to_tensor(ctx, normal(shapes[i], 100 + i), i % 3 ? DType::f32 : DType::f64);
+      groups[i % 2].parameters.push_back({fmt::format("p{}", i), &parameters[i]});
+    }
+  }
+  void set_gradients(int step) {
+    for (size_t i = 0; i + 1 < parameters.size(); ++i) {
+      // Four sets, made once, are enough of a variation.
+      static std::map<uint64_t, Array> made;
+      const uint64_t seed = 1000 * (static_cast<uint64_t>(step) % 4 + 1) + i;
+      const Shape& shape = parameters[i].value.shape();
+      auto it = made.find(seed);
+      if (it == made.end()) it = made.emplace(seed, normal(shape, seed)).first;
+      parameters[i].grad = to_tensor(ctx, it->second, parameters[i].value.dtype());
+    }
+  }
+};
+
+bool same_bits(const Net& a, const Net& b) {
+  for (size_t i = 0; i < a.parameters.size(); ++i)
+    if (!same_bits(a.parameters[i].value, b.parameters[i].value)) return false;
+  return true;
+}
+
+void rejects(const std::function<void()>& f, const std::string& part) {
+  try {
+    f();
+    FAIL_CHECK("no error, expected one with: " << part);
+  } catch (const Error& e) {
+    CHECK_MESSAGE(std::string(e.what()).find(part) != std::string::npos, e.what());
+  }
+}
+
+/// Replays one stored trajectory; the largest deviation from the stored parameters.
+double replay(Context& ctx, const Safetensors& file, const std::string& name, const Json& info) {
+  const std::string run = "traj/" + name + "/";
+  std::map<std::string, Parameter> p;
+  for (const char* key : {"a", "b", "c", "d"}) p[key].value = file.load(ctx, std::string("param/") + key);
+  const Tensor d = copy_of(ctx, p["d"].value);
+  const auto decay = info["group_weight_decay"];
+  const std::array<double, 2> betas = info["betas"];
+  const double eps = info["eps"].is_null() ? 1e-8 : info["eps"].get<double>();
+
+  std::function<void()> step;
+  std::unique_ptr<Optimizer> optimizer;
+  std::vector<kernels::ParameterStep> inner;
+  if (name.starts_with("radam_tagging_inner")) {  // Ranger without its outer step
+    for (const char* key : {"a", "b", "c"}) {
+      const Shape shape = p[key].value.shape();
+      inner.push_back({p[key].value, {}, ctx.zeros(shape, DType::f32), ctx.zeros(shape, DType::f32), 0, 3e-2, 0});
+    }
+    inner[0].weight_decay = decay[0];
+    inner[2].lr = 3e-3;
+    inner[2].weight_decay = decay[2];
+    step = [&] {
+      for (size_t i = 0; i < 3; ++i) inner[i].gradient = p[std::string(1, char('a' + i))].grad, ++inner[i].t;
+      kernels::optimizer_step(ctx, kernels::UpdateRule::ranger, inner, {betas[0], betas[1], eps});
+    };
+  } else {
+    const std::map<std::string, std::string> names = {
+        {"adam", "Adam"}, {"adamw", "AdamW"}, {"radam", "RAdam"}, {"lion", "Lion"}, {"ranger", "Ranger"}};
+    OptimizerOptions options{names.at(name.substr(0, name.find('_'))), betas, eps};
+    if (name.starts_with("ranger_weaver")) options.name = "WeaverRanger";
+    if (options.name == "Ranger") options.betas = {0.9, 0.999};  // what the configurations say, and Ranger ignores
+    optimizer = std::make_unique<Optimizer>(
+        ctx, options,
+        std::vector<ParameterGroup>{{{{"a", &p["a"]}, {"d", &p["d"]}}, 3e-2, decay[0].get<double>()},
+                                    {{{"b", &p["b"]}}, 3e-2, {}},
+                                    {{{"c", &p["c"]}}, 3e-3, decay[2].get<double>()}});
+    step = [&] { optimizer->step(); };
+  }
+
+  double largest = 0;
+  for (int64_t s = 0; s < 30; ++s) {
+    auto row = [&](const std::string& what, const std::string& key) {
+      return file.load(ctx, run + what + key).narrow(s, 1).reshape(p[key].value.shape());
+    };
+    for (const char* key : {"a", "b", "c"}) p[key].grad = row("grad_", key);
+    step();
+    for (const char* key : {"a", "b", "c"})
+      largest = std::max(largest, largest_difference(p[key].value, row("params_", key)));
+  }
+  CHECK(same_bits(p["d"].value, d));
+  return largest;
+}
+
+}  // namespace
+
+TEST_CASE("optimizer: 30 steps of every optimiser agree with PyTorch's") {
+  Context ctx(2);
+  for (const char* dtype : {"f64", "f32"}) {
+    const Safetensors file(fmt::format("{}/tests/golden/optim/optimisers_{}.safetensors", LIGHTCONE_SOURCE_DIR, dtype));
+    const Json runs = Json::parse(file.metadata().at("optimisers"));
+    CHECK(runs.size() == 20);
+    for (const auto& [name, info] : runs.items()) {
+      const bool float32 = name.starts_with("ranger") || name.starts_with("radam_tagging_inner");
+      const double tolerance = float32 ? 2e-7 : std::string(dtype) == "f64" ? 1e-13 : 1e-6;
+      const double error = replay(ctx, file, name, info);
+      INFO(name << " " << dtype << ": off by " << error);
+      CHECK(error <= tolerance);
+    }
+  }
+}
+
+TEST_CASE("optimizer: the same bits for any number of threads, nothing written outside, no memory after warm-up") {
+  for (const std::string& name : all_names) {
+    Context one(1), many(3);
+    one.allocator().set_guard(true);
+    Net a(one), b(many);
+    Optimizer x(one, {name, {}, {}}, a.groups), y(many, {name, {}, {}}, b.groups);
+    for (int s = 0; s < 8; ++s) {
+      a.set_gradients(s);
+      b.set_gradients(s);
+      x.step();
+      const int64_t before = many.allocator().statistics().system_calls;
+      y.step();
+      if (s == 7) CHECK(many.allocator().statistics().system_calls == before);
+    }
+    CHECK_MESSAGE(same_bits(a, b), name);
+    CHECK(one.allocator().guard_violations() == 0);
+  }
+}
+
+TEST_CASE("optimizer: a run that is saved and loaded in between has the same bits") {
+  for (const std::string& name : all_names)
+    for (int saved_after : {0, 3, 6, 8}) {
+      Context ctx(2);
+      Net a(ctx), b(ctx);
+      Optimizer x(ctx, {name, {}, {}}, a.groups);
+      State state;
+      auto save = [&] {
+        state = copy_of(ctx, x.state_dict());
+        for (size_t i = 0; i < a.parameters.size(); ++i) b.parameters[i].value = copy_of(ctx, a.parameters[i].value);
+      };
+      for (int s = 0; s < 20; ++s) {
+        if (s == saved_after) save();
+        if (s == 2) x.set_lr(1, 5e-3), x.set_beta1(0.8);
+        a.set_gradients(s);
+        x.step();
+      }
+      for (ParameterGroup& g : b.groups) g.lr = 1;  // all of it must come from the state
+      Optimizer y(ctx, {name, {}, {}}, b.groups);
+      y.load_state_dict(state);
+      for (int s = saved_after; s < 20; ++s) {
+        if (s == 2) y.set_lr(1, 5e-3), y.set_beta1(0.8);
+        b.set_gradients(s);
+        y.step();
+      }
+      CHECK_MESSAGE(same_bits(a, b), name << " saved after " << saved_after);
+      const State p = x.state_dict(), q = y.state_dict();
+      CHECK(p.numbers == q.numbers);
+      for (const auto& [key, t] : p.tensors) CHECK_MESSAGE(same_bits(t, q.tensors.at(key)), key);
+    }
+}
+
+TEST_CASE("optimizer: a parameter without a gradient has no state, and starts at its own first step") {
+  for (const std::string name : {"Adam", "AdamW", "RAdam", "Lion"}) {
+    Context ctx(1);
+    Parameter late, other, alone;
+    late.value = to_tensor(ctx, normal({7}, 1), DType::f64);
+    other.value = to_tensor(ctx, normal({7}, 2), DType::f64);
+    alone.value = copy_of(ctx, late.value);
+    const Tensor start = copy_of(ctx, late.value);
+    Optimizer both(ctx, {name, {}, {}}, {{{{"late", &late}, {"other", &other}}, 1e-2, 0.1}, {{}, 1, {}}});
+    Optimizer single(ctx, {name, {}, {}}, {{{{"alone", &alone}}, 1e-2, 0.1}});
+    for (int s = 0; s < 5; ++s) {
+      both.zero_grad();
+      CHECK(!other.grad.defined());
+      other.grad = to_tensor(ctx, normal({7}, 10 + s), DType::f64);
+      both.step();
+    }
+    CHECK(same_bits(late.value, start));
+    CHECK(!both.state_dict().tensors.contains("late.exp_avg"));
+    CHECK(both.state_dict().numbers.at("late.step") == 0);
+    late.grad = alone.grad = to_tensor(ctx, normal({7}, 20), DType::f64);
+    both.step();
+    single.step();
+    CHECK(!same_bits(late.value, start));
+    CHECK(same_bits(late.value, alone.value));
+  }
+}
+
+TEST_CASE("optimizer: NaN in a gradient shows in its own element, and nowhere else") {
+  for (const std::string& name : all_names) {
+    Context ctx(1);
+    Parameter p, q;
+    p.value = to_tensor(ctx, normal({5}, 1), DType::f32);
+    q.value = to_tensor(ctx, normal({5}, 2), DType::f32);
+    Optimizer optimizer(ctx, {name, {}, {}}, {{{{"p", &p}, {"q", &q}}, 1e-2, {}}});
+    p.grad = to_tensor(ctx, normal({5}, 3), DType::f32);
+    q.grad = to_tensor(ctx, normal({5}, 4), DType::f32);
+    p.grad.data<float>()[2] = std::numeric_limits<float>::quiet_NaN();
+    optimizer.step();
+    for (int i = 0; i < 5; ++i) {
+      CHECK_MESSAGE(std::isnan(p.value.data<float>()[i]) == (i == 2), name);
+      CHECK(std::isfinite(q.value.data<float>()[i]));
+    }
+  }
+}
+
+TEST_CASE("optimizer: bad options, parameters, gradients and states are named") {
+  Context ctx(1);
+  Parameter p, q;
+  p.value = to_tensor(ctx, normal({5}, 1), DType::f32);
+  q.value = to_tensor(ctx, normal({5}, 1), DType::bf16);
+  auto make = [&](OptimizerOptions o, ParameterGroup g = {}) { Optimizer(ctx, o, {g}); };
+  rejects(
+      [&] {
+        make({"SGD", {}, {}});
+      },
+      "there is no 'SGD'; known are Adam, AdamW, RAdam, Lion, Ranger, WeaverRanger");
+  rejects([&] { make({"Adam", {{1, 0.9}}, {}}); }, "betas[0] is 1, expected at least 0 and below 1");
+  rejects([&] { make({"Ranger", {{0.9, -0.1}}, {}}); }, "betas[1] is -0.1");
+  rejects([&] { make({"Lion", {{NAN, 0.9}}, {}}); }, "betas[0] is nan");
+  rejects([&] { make({"Adam", {}, -1e-8}); }, "eps is -1e-08");
+  rejects([&] { make({}, {{}, -1e-3, {}}); }, "lr of group 0 is -0.001, expected a finite number of at least 0");
+  rejects([&] { make({}, {{}, 1e-3, -0.1}); }, "weight_decay of group 0 is -0.1");
+  rejects([&] { make({}, {{{"p", &p}, {"p2", &p}}, 1e-3, {}}); }, "parameter p2 is in the groups twice");
+  rejects([&] { make({}, {{{"p", &p}, {"p", &q}}, 1e-3, {}}); }, "two parameters have the name p");
+
+  Optimizer optimizer(ctx, {}, {{{{"net.p", &p}, {"net.q", &q}}, 1e-3, {}}});
+  optimizer.step();  // nobody has a gradient
+  rejects([&] { optimizer.set_lr(0, NAN); }, "lr of group 0 is nan");
+  rejects([&] { optimizer.set_beta1(1); }, "beta1 is 1");
+  p.grad = ctx.zeros({4}, DType::f32);
+  rejects([&] { optimizer.step(); }, "parameter net.p is f32 [5], its gradient f32 [4]");
+  p.grad = ctx.zeros({5}, DType::f32);
+  q.grad = ctx.zeros({5}, DType::bf16);
+  rejects([&] { optimizer.step(); }, "parameter net.q is bf16, expected f64 or f32");
+  CHECK(optimizer.state_dict().numbers.at("net.p.step") == 0);  // the failed steps counted nothing
+  q.grad = {};
+  optimizer.step();
+
+  const State good = optimizer.state_dict();
+  auto load = [&](const std::function<void(State&)>& change) {
+    State s = good;
+    change(s);
+    optimizer.load_state_dict(s);
+  };
+  rejects([&] { load([](State& s) { s.tensors.erase("net.p.exp_avg"); }); }, "the saved state has no net.p.exp_avg");
+  rejects([&] { load([](State& s) { s.numbers["net.p.step"] = 0; }); }, "has net.p.exp_avg, which is unknown here");
+  rejects([&] { load([](State& s) { s.numbers["net.p.step"] = NAN; }); }, "net.p.step is nan in the saved state");
+  rejects([&] { load([](State& s) { s.numbers["beta1"] = 2; }); }, "saved beta1 is 2");
+  rejects([&] { load([&](State& s) { s.tensors["net.p.exp_avg"] = ctx.zeros({6}, DType::f32); }); },
+          "saved net.p.exp_avg has shape [6], expected [5]");
+  rejects([&] { load([](State& s) { s.numbers["inner_steps"] = 1; }); }, "has inner_steps, which is unknown here");
+  CHECK(optimizer.state_dict().numbers == good.numbers);
+}
