@@ -163,6 +163,16 @@ TEST_CASE("progress: the line fits terminals of every width") {
   }
 }
 
+TEST_CASE("progress: a shorter line leaves nothing of a longer one") {
+  Screen screen;
+  Progress progress(1000000, 0, screen.output(true));
+  for (int i : {1, 2, 999999}) {  // from days to seconds left
+    screen.now += 1;
+    progress.update(i, 1, 1, 1);
+  }
+  CHECK(screen.rows()[0].ends_with(" 0:00 left"));
+}
+
 TEST_CASE("progress: a terminal made narrower while it runs") {
   Screen screen;
   Progress progress(100, 0, screen.output(true));
