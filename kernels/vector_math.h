@@ -2,7 +2,7 @@
 #include <cmath>
 #include <cstdint>
 
-// Vector exp, log, tanh, erf and atan2 from the C library (libmvec), for loops under `#pragma omp simd`. The library's
+// Vector exp, log, log1p, tanh, erf and atan2 from the C library (libmvec), for loops under `#pragma omp simd`. The library's
 // own header offers them only with -ffast-math, which nothing here uses; so they are declared again with their vector
 // variants (x86 only).
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
@@ -15,6 +15,8 @@ LIGHTCONE_VECTOR_MATH float expf(float) noexcept;
 LIGHTCONE_VECTOR_MATH double exp(double) noexcept;
 LIGHTCONE_VECTOR_MATH float logf(float) noexcept;
 LIGHTCONE_VECTOR_MATH double log(double) noexcept;
+LIGHTCONE_VECTOR_MATH float log1pf(float) noexcept;
+LIGHTCONE_VECTOR_MATH double log1p(double) noexcept;
 LIGHTCONE_VECTOR_MATH float tanhf(float) noexcept;
 LIGHTCONE_VECTOR_MATH double tanh(double) noexcept;
 LIGHTCONE_VECTOR_MATH float erff(float) noexcept;
@@ -30,6 +32,8 @@ inline float exp(float x) { return ::expf(x); }
 inline double exp(double x) { return ::exp(x); }
 inline float log(float x) { return ::logf(x); }
 inline double log(double x) { return ::log(x); }
+inline float log1p(float x) { return ::log1pf(x); }
+inline double log1p(double x) { return ::log1p(x); }
 inline float tanh(float x) { return ::tanhf(x); }
 inline double tanh(double x) { return ::tanh(x); }
 inline float erf(float x) { return ::erff(x); }
