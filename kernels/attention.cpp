@@ -22,15 +22,16 @@ template <class E>
 class Features {
  public:
   using S = sum_type<E>;
-  explicit Features(std::span<const AttentionSegment> segments, const HeadView AttentionSegment::*view, bool metric)
-      : Features(segments.size()) {
-    for (const AttentionSegment& s : segments) add(s.*view, metric ? s.negative_parts : 0);
-  }
-  /// Of gradients, with the metric of `segments` if asked for.
-  explicit Features(std::span<const AttentionGradient> gradients, const HeadView AttentionGradient::*view,
-                    std::span<const AttentionSegment> segments, bool metric)
-      : Features(segments.size()) {
-    for (size_t i = 0; i < gradients.size(); ++i) add(gradients[i].*view, metric ? segments[i].negative_parts : 0);
+  /// The views that `view` names in each segment (or gradient); with the signs of `metric`, if given.
+  template <class Segment>
+  Features(std::span<const Segment> segments, HeadView Segment::*view, std::span<const AttentionSegment> metric = {}) {
+    for (size_t i = 0; i < segments.size(); ++i) {
+      const HeadView& v = segments[i].*view;
+      Tensor tensor = v.tensor;
+      views_.push_back({tensor.data<E>() + v.offset, v.row_stride, v.head_stride, v.part_stride, v.parts, v.channels,
+                        metric.empty() ? 0 : metric[i].negative_parts});
+      size_ += v.size();
+    }
   }
   int64_t size() const { return size_; }
 
@@ -56,26 +57,23 @@ class Features {
     int64_t row, head, part, parts, channels;
     uint32_t negative;
   };
-  explicit Features(size_t segments) { views_.reserve(segments); }
-  void add(const HeadView& v, uint32_t negative) {
-    Tensor tensor = v.tensor;
-    views_.push_back(
-        {tensor.data<E>() + v.offset, v.row_stride, v.head_stride, v.part_stride, v.parts, v.channels, negative});
-    size_ += v.size();
-  }
   template <class F>
   void for_each_part(int64_t t, int64_t head, F&& f) const {
     int64_t feature = 0;
     for (const View& v : views_)
-      for (int64_t p = 0; p < v.parts; ++p, feature += v.channels)
-        f(v.data + t * v.row + head * v.head + p * v.part, feature, v.channels, v.negative >> p & 1 ? S(-1) : S(1));
+      for (int64_t p = 0; p < v.parts; ++p, feature += v.channels) {
+        E* x = v.data + t * v.row + head * v.head + p * v.part;
+        // The next head's turn comes soon; its cache lines are a row apart, which no hardware foresees.
+        for (int64_t c = 0; c < v.channels; c += 64 / sizeof(E)) __builtin_prefetch(x + v.head + c);
+        f(x, feature, v.channels, v.negative >> p & 1 ? S(-1) : S(1));
+      }
   }
   std::vector<View> views_;
   int64_t size_ = 0;
 };
 
 /// Some queries of one head of one jet against all keys of the jet. Where several items share a head of keys (several
-/// query heads, or a long jet cut into pieces), each sums its own dk and dv, in `partial` rows from that on.
+/// query heads, or a long jet cut into pieces), each sums dk and dv for itself, from row `partial` on; else that is -1.
 struct Item {
   int64_t jet, head, first, last, partial;
 };
@@ -143,8 +141,8 @@ void attention(Context& ctx, const Plan& plan, std::span<const AttentionSegment>
                const AttentionDropout& dropout, S* lse) {
   using namespace tile;
   constexpr int64_t W = lanes<S>;
-  const Features<E> q(segments, &AttentionSegment::q, false), k(segments, &AttentionSegment::k, true),
-      v(segments, &AttentionSegment::v, false), y(segments, &AttentionSegment::y, false);
+  const Features<E> q(segments, &AttentionSegment::q), k(segments, &AttentionSegment::k, segments),
+      v(segments, &AttentionSegment::v), y(segments, &AttentionSegment::y);
   const int64_t D = q.size(), Dv = v.size();
   plan.for_each_chunk(ctx, [&](std::span<const Item> items) {
     auto keys = ctx.scratch<S>(plan.longest * D), values = ctx.scratch<S>(plan.longest * Dv);
@@ -189,11 +187,10 @@ void attention_backward(Context& ctx, const Plan& plan, std::span<const Attentio
                         const S* lse) {
   using namespace tile;
   constexpr int64_t W = lanes<S>;
-  const Features<E> q(segments, &AttentionSegment::q, false), k(segments, &AttentionSegment::k, true),
-      v(segments, &AttentionSegment::v, false), y(segments, &AttentionSegment::y, false);
-  const Features<E> dy(gradients, &AttentionGradient::dy, segments, false),
-      dq(gradients, &AttentionGradient::dq, segments, false), dk(gradients, &AttentionGradient::dk, segments, true),
-      dv(gradients, &AttentionGradient::dv, segments, false);
+  const Features<E> q(segments, &AttentionSegment::q), k(segments, &AttentionSegment::k, segments),
+      v(segments, &AttentionSegment::v), y(segments, &AttentionSegment::y);
+  const Features<E> dy(gradients, &AttentionGradient::dy), dq(gradients, &AttentionGradient::dq),
+      dk(gradients, &AttentionGradient::dk, segments), dv(gradients, &AttentionGradient::dv);
   const int64_t D = q.size(), Dv = v.size(), P = padded<S>(D), Pv = padded<S>(Dv);
   auto partial_dk = ctx.scratch<S>(plan.partial_rows * P), partial_dv = ctx.scratch<S>(plan.partial_rows * Pv);
   plan.for_each_chunk(ctx, [&](std::span<const Item> items) {
