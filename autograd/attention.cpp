@@ -1,0 +1,125 @@
+#include "autograd/attention.h"
+
+#include <cmath>
+
+#include "engine/check.h"
+
+namespace lightcone {
+
+using kernels::AttentionDropout;
+using kernels::AttentionGradient;
+using kernels::AttentionSegment;
+using kernels::HeadView;
+
+namespace {
+/// Where queries, keys and values lie along the last axis: in one tensor for self-attention (keys behind the queries),
+/// else keys and values in a second one, from its first column on.
+struct Columns {
+  Layout layout;
+  int64_t heads, kv_heads, channels;
+  bool fused;
+
+  HeadView q(const Tensor& t) const { return head_view(t, layout, 0, heads, channels); }
+  HeadView k(const Tensor& t) const { return head_view(t, layout, first_key(), kv_heads, channels); }
+  HeadView v(const Tensor& t) const {
+    return head_view(t, layout, first_key() + kv_heads * channels, kv_heads, channels);
+  }
+
+ private:
+  int64_t first_key() const { return fused ? heads * channels : 0; }
+};
+
+struct Source {
+  Var q, kv;
+  Columns columns;
+  uint32_t negative_parts;
+};
+
+/// Channels per head in a last axis that holds `heads` of them.
+int64_t channels_of(const char* argument, const Tensor& tensor, Layout layout, int64_t heads) {
+  check("attention", argument, tensor).rank(layout == Layout::scalars ? 2 : 3).compute();
+  const int64_t columns = tensor.dim(-1);
+  if (columns == 0 || columns % heads)
+    fail("attention", "{} has {} columns, expected a multiple of {} heads", argument, columns, heads);
+  return columns / heads;
+}
+
+AttentionOptions complete(AttentionOptions o) {
+  if (o.kv_heads == 0) o.kv_heads = o.heads;
+  if (o.heads < 1 || o.kv_heads < 1 || o.heads % o.kv_heads)
+    fail("attention", "{} heads and {} kv_heads, expected a multiple", o.heads, o.kv_heads);
+  return o;
+}
+
+std::vector<Var> record(const std::vector<Source>& sources, const Tensor& q_ptr, const Tensor& k_ptr,
+                        const AttentionOptions& options) {
+  Tape& tape = sources[0].q.tape();
+  Context& ctx = tape.context();
+  std::vector<AttentionSegment> segments;
+  std::vector<Tensor> ys;
+  std::vector<Slot> inputs;
+  std::vector<Columns> columns;
+  int64_t head_size = 0;
+  for (const Source& s : sources) {
+    Shape shape = s.q.shape();
+    shape[-1] = s.columns.heads * s.columns.channels;
+    ys.push_back(ctx.empty(shape, s.q.dtype()));
+    segments.push_back({s.columns.q(s.q.value()), s.columns.k(s.kv.value()), s.columns.v(s.kv.value()),
+                        s.columns.q(ys.back()), s.negative_parts});
+    head_size += segments.back().q.size();
+    inputs.insert(inputs.end(), {s.q.slot(), s.kv.slot()});
+    columns.push_back(s.columns);
+  }
+  const int64_t q_rows = segments[0].q.rows, k_rows = segments[0].k.rows;
+  const double scale = options.scale.value_or(1 / std::sqrt(static_cast<double>(head_size)));
+  AttentionDropout dropout;
+  if (tape.training() && options.dropout != 0)
+    dropout = {options.dropout, ctx.rng().draw("attention_dropout", q_rows * options.heads * k_rows)};
+  Tensor lse = ctx.empty({q_rows, options.heads}, sum_dtype(segments[0].q.tensor.dtype()));
+  kernels::attention(ctx, segments, q_ptr, k_ptr, scale, dropout, lse);
+
+  return tape.record("attention", ys, inputs, [=](const std::vector<Tensor>& dys, Grads& grads) {
+    // The kernel writes all gradients; those that nobody wants go to scratch.
+    auto place = [&](Slot slot, const Tensor& like) {
+      Tensor* wanted = grads.want(slot);
+      return wanted ? *wanted : grads.context().empty(like.shape(), like.dtype());
+    };
+    std::vector<AttentionGradient> gradients;
+    for (size_t i = 0; i < segments.size(); ++i) {
+      const Columns& c = columns[i];
+      const Tensor dq = place(inputs[2 * i], segments[i].q.tensor);
+      const Tensor dkv = c.fused ? dq : place(inputs[2 * i + 1], segments[i].k.tensor);
+      gradients.push_back({c.q(dys[i]), c.q(dq), c.k(dkv), c.v(dkv)});
+    }
+    kernels::attention_backward(grads.context(), segments, gradients, q_ptr, k_ptr, scale, dropout, lse);
+  });
+}
+}  // namespace
+
+Var attention(const Var& qkv, const Tensor& ptr, const AttentionOptions& options) {
+  return attention(std::vector<AttentionInput>{{qkv}}, ptr, options)[0];
+}
+
+std::vector<Var> attention(const std::vector<AttentionInput>& inputs, const Tensor& ptr,
+                           const AttentionOptions& options) {
+  if (inputs.empty()) throw Error("attention: no inputs, expected at least one");
+  const AttentionOptions o = complete(options);
+  std::vector<Source> sources;
+  for (const AttentionInput& in : inputs) {
+    const int64_t channels = channels_of("qkv", in.qkv.value(), in.layout, o.heads + 2 * o.kv_heads);
+    sources.push_back({in.qkv, in.qkv, {in.layout, o.heads, o.kv_heads, channels, true}, in.negative_parts});
+  }
+  return record(sources, ptr, ptr, o);
+}
+
+Var cross_attention(const Var& q, const Var& kv, const Tensor& q_ptr, const Tensor& k_ptr,
+                    const AttentionOptions& options) {
+  const AttentionOptions o = complete(options);
+  const int64_t channels = channels_of("q", q.value(), Layout::scalars, o.heads);
+  if (channels_of("kv", kv.value(), Layout::scalars, 2 * o.kv_heads) != channels)
+    fail("attention", "kv has {} columns, expected {}: {} heads of {} for keys and as many for values", kv.dim(1),
+         2 * o.kv_heads * channels, o.kv_heads, channels);
+  return record({{q, kv, {Layout::scalars, o.heads, o.kv_heads, channels, false}, 0}}, q_ptr, k_ptr, o)[0];
+}
+
+}  // namespace lightcone

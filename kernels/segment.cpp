@@ -1,0 +1,254 @@
+#include "kernels/segment.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "engine/check.h"
+#include "engine/threads.h"
+
+namespace lightcone::kernels {
+
+namespace cpu {
+/// Columns of one work item: their sums stay in registers and in the first-level cache while the rows go by.
+constexpr int64_t column_block = 64;
+
+/// f(jet, first column, number of columns) for all blocks of columns of all jets.
+template <class F>
+void for_each_block(Context& ctx, int64_t jets, int64_t rows, int64_t cols, F&& f) {
+  const int64_t blocks = (cols + column_block - 1) / column_block;
+  const int64_t elements = jets ? (rows / jets + 1) * std::min(cols, column_block) : 1;
+  parallel_chunks(ctx, jets * blocks, grain_for(elements), [&](int64_t, int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t column = i % blocks * column_block;
+      f(i / blocks, column, std::min(column_block, cols - column));
+    }
+  });
+}
+
+template <class T, class Sum = sum_type<T>>
+void segment_pool(Context& ctx, int64_t jets, int64_t cols, const T* x, const int32_t* ptr, Pool pool, T* y) {
+  for_each_block(ctx, jets, ptr[jets], cols, [&](int64_t b, int64_t column, int64_t n) {
+    Sum sum[column_block] = {};
+    for (int64_t t = ptr[b]; t < ptr[b + 1]; ++t)
+      for (int64_t c = 0; c < n; ++c) sum[c] += Sum(x[t * cols + column + c]);
+    const Sum count = pool == Pool::mean ? Sum(std::max(1, ptr[b + 1] - ptr[b])) : Sum(1);
+    for (int64_t c = 0; c < n; ++c) y[b * cols + column + c] = T(sum[c] / count);
+  });
+}
+
+template <class T, class Sum = sum_type<T>>
+void segment_broadcast(Context& ctx, int64_t jets, int64_t cols, const T* x, const int32_t* ptr, Pool pool, T* y) {
+  for_each_block(ctx, jets, ptr[jets], cols, [&](int64_t b, int64_t column, int64_t n) {
+    const Sum count = pool == Pool::mean ? Sum(std::max(1, ptr[b + 1] - ptr[b])) : Sum(1);
+    T value[column_block];
+    for (int64_t c = 0; c < n; ++c) value[c] = T(Sum(x[b * cols + column + c]) / count);
+    for (int64_t t = ptr[b]; t < ptr[b + 1]; ++t) std::copy_n(value, n, y + t * cols + column);
+  });
+}
+
+template <class T, class Sum = sum_type<T>>
+void segment_max(Context& ctx, int64_t jets, int64_t cols, const T* x, const int32_t* ptr, T* y, int32_t* argmax) {
+  for_each_block(ctx, jets, ptr[jets], cols, [&](int64_t b, int64_t column, int64_t n) {
+    for (int64_t c = column; c < column + n; ++c) {
+      const int32_t begin = ptr[b], end = ptr[b + 1];
+      int32_t best = begin < end ? begin : -1;
+      for (int32_t t = begin + 1; t < end; ++t) {
+        const Sum value = Sum(x[t * cols + c]), top = Sum(x[best * cols + c]);
+        if (value > top || (value != value && top == top)) best = t;
+      }
+      y[b * cols + c] = best < 0 ? T(0) : x[best * cols + c];
+      argmax[b * cols + c] = best;
+    }
+  });
+}
+
+template <class T>
+void segment_max_backward(Context& ctx, int64_t jets, int64_t cols, const T* dy, const int32_t* argmax,
+                          const int32_t* ptr, T* dx) {
+  for_each_block(ctx, jets, ptr[jets], cols, [&](int64_t b, int64_t column, int64_t n) {
+    for (int64_t t = ptr[b]; t < ptr[b + 1]; ++t) std::fill_n(dx + t * cols + column, n, T(0));
+    for (int64_t c = column; c < column + n; ++c) {
+      const int32_t best = argmax[b * cols + c];
+      if (best >= ptr[b] && best < ptr[b + 1]) dx[best * cols + c] = dy[b * cols + c];
+    }
+  });
+}
+
+/// y[n] = sum of the rows order[begin[n]], …, order[begin[n+1] - 1] of x.
+template <class T, class Sum = sum_type<T>>
+void sum_rows(Context& ctx, int64_t rows, int64_t cols, const T* x, const int64_t* begin, const int64_t* order, T* y) {
+  for_each_block(ctx, rows, begin[rows], cols, [&](int64_t r, int64_t column, int64_t n) {
+    Sum sum[column_block] = {};
+    for (int64_t i = begin[r]; i < begin[r + 1]; ++i)
+      for (int64_t c = 0; c < n; ++c) sum[c] += Sum(x[order[i] * cols + column + c]);
+    for (int64_t c = 0; c < n; ++c) y[r * cols + column + c] = T(sum[c]);
+  });
+}
+}  // namespace cpu
+
+int64_t check_ptr(std::string_view operation, std::string_view argument, const Tensor& ptr, int64_t rows) {
+  check(operation, argument, ptr).rank(1).dtype(DType::i32);
+  const int64_t jets = ptr.dim(0) - 1;
+  if (jets < 0) fail(operation, "{} is empty, expected at least one offset, 0", argument);
+  const int32_t* p = ptr.data<int32_t>();
+  if (p[0] != 0) fail(operation, "{} starts at {}, expected 0", argument, p[0]);
+  for (int64_t b = 0; b < jets; ++b)
+    if (p[b + 1] < p[b]) fail(operation, "{} decreases from {} to {} at entry {}", argument, p[b], p[b + 1], b + 1);
+  if (p[jets] != rows) fail(operation, "{} ends at {}, expected the number of rows, {}", argument, p[jets], rows);
+  return jets;
+}
+
+namespace {
+/// The entries of index, checked against the number of rows that they name.
+void read_index(const char* operation, const Tensor& index, int64_t rows, int64_t* out) {
+  auto read = [&](auto* entries) {
+    for (int64_t m = 0; m < index.numel(); ++m) {
+      out[m] = entries[m];
+      if (out[m] < 0 || out[m] >= rows) fail(operation, "index {} is {}, expected a row of [0, {})", m, out[m], rows);
+    }
+  };
+  check(operation, "index", index).rank(1);
+  if (index.dtype() == DType::i32)
+    read(index.data<int32_t>());
+  else if (index.dtype() == DType::i64)
+    read(index.data<int64_t>());
+  else
+    fail(operation, "index is {}, expected i32 or i64", index.dtype());
+}
+
+/// The offsets of jets that all have a first row.
+int64_t check_longer(const char* operation, const Tensor& longer, int64_t rows) {
+  const int64_t jets = check_ptr(operation, "longer", longer, rows);
+  for (int64_t b = 0; b < jets; ++b)
+    if (longer.data<int32_t>()[b] == longer.data<int32_t>()[b + 1])
+      fail(operation, "jet {} is empty, expected a first row in every jet", b);
+  return jets;
+}
+
+/// f(b, t, n): jet b has its first row at row t of the longer tensor, n more there, and those at t - b of the shorter.
+template <class F>
+void for_each_longer(Context& ctx, int64_t jets, int64_t cols, const int32_t* longer, F&& f) {
+  parallel_rows(ctx, jets, jets ? longer[jets] / jets * cols : 0,
+                [&](int64_t b) { f(b, int64_t{longer[b]}, int64_t{longer[b + 1] - longer[b] - 1}); });
+}
+}  // namespace
+
+void segment_pool(Context& ctx, const Tensor& x, const Tensor& ptr, Pool pool, Tensor& y) {
+  check("segment_pool", "x", x).rank(2).compute();
+  const int64_t jets = check_ptr("segment_pool", "ptr", ptr, x.dim(0)), C = x.dim(1);
+  check("segment_pool", "y", y).shape({jets, C}).dtype(x.dtype());
+  const auto scope = ctx.profiler().scope("segment_pool", x.bytes() + y.bytes(), x.numel());
+  dispatch_compute("segment_pool", x.dtype(), [&](auto type) {
+    using E = typename decltype(type)::type;
+    cpu::segment_pool<E>(ctx, jets, C, x.data<E>(), ptr.data<int32_t>(), pool, y.data<E>());
+  });
+}
+
+void segment_broadcast(Context& ctx, const Tensor& x, const Tensor& ptr, Pool pool, Tensor& y) {
+  check("segment_broadcast", "y", y).rank(2).compute();
+  const int64_t jets = check_ptr("segment_broadcast", "ptr", ptr, y.dim(0)), C = y.dim(1);
+  check("segment_broadcast", "x", x).shape({jets, C}).dtype(y.dtype());
+  const auto scope = ctx.profiler().scope("segment_broadcast", x.bytes() + y.bytes());
+  dispatch_compute("segment_broadcast", x.dtype(), [&](auto type) {
+    using E = typename decltype(type)::type;
+    cpu::segment_broadcast<E>(ctx, jets, C, x.data<E>(), ptr.data<int32_t>(), pool, y.data<E>());
+  });
+}
+
+void segment_max(Context& ctx, const Tensor& x, const Tensor& ptr, Tensor& y, Tensor& argmax) {
+  check("segment_max", "x", x).rank(2).compute();
+  const int64_t jets = check_ptr("segment_max", "ptr", ptr, x.dim(0)), C = x.dim(1);
+  check("segment_max", "y", y).shape({jets, C}).dtype(x.dtype());
+  check("segment_max", "argmax", argmax).shape({jets, C}).dtype(DType::i32);
+  const auto scope = ctx.profiler().scope("segment_max", x.bytes() + y.bytes());
+  dispatch_compute("segment_max", x.dtype(), [&](auto type) {
+    using E = typename decltype(type)::type;
+    cpu::segment_max<E>(ctx, jets, C, x.data<E>(), ptr.data<int32_t>(), y.data<E>(), argmax.data<int32_t>());
+  });
+}
+
+void segment_max_backward(Context& ctx, const Tensor& dy, const Tensor& argmax, const Tensor& ptr, Tensor& dx) {
+  check("segment_max_backward", "dx", dx).rank(2).compute();
+  const int64_t jets = check_ptr("segment_max_backward", "ptr", ptr, dx.dim(0)), C = dx.dim(1);
+  check("segment_max_backward", "dy", dy).shape({jets, C}).dtype(dx.dtype());
+  check("segment_max_backward", "argmax", argmax).shape({jets, C}).dtype(DType::i32);
+  const auto scope = ctx.profiler().scope("segment_max_backward", dy.bytes() + dx.bytes());
+  dispatch_compute("segment_max_backward", dx.dtype(), [&](auto type) {
+    using E = typename decltype(type)::type;
+    cpu::segment_max_backward<E>(ctx, jets, C, dy.data<E>(), argmax.data<int32_t>(), ptr.data<int32_t>(), dx.data<E>());
+  });
+}
+
+void gather_rows(Context& ctx, const Tensor& x, const Tensor& index, Tensor& y) {
+  check("gather_rows", "x", x).rank(2).compute();
+  const int64_t M = index.numel(), C = x.dim(1);
+  auto rows = ctx.scratch<int64_t>(M);
+  read_index("gather_rows", index, x.dim(0), rows.data());
+  check("gather_rows", "y", y).shape({M, C}).dtype(x.dtype());
+  const auto scope = ctx.profiler().scope("gather_rows", 2. * y.bytes());
+  const int64_t bytes = C * static_cast<int64_t>(size_of(x.dtype()));
+  const auto* in = static_cast<const std::byte*>(x.raw());
+  auto* out = static_cast<std::byte*>(y.raw());
+  parallel_rows(ctx, M, C, [&](int64_t m) { std::memcpy(out + m * bytes, in + rows[m] * bytes, bytes); });
+}
+
+void scatter_add_rows(Context& ctx, const Tensor& x, const Tensor& index, Tensor& y) {
+  check("scatter_add_rows", "y", y).rank(2).compute();
+  const int64_t M = index.numel(), N = y.dim(0), C = y.dim(1);
+  auto rows = ctx.scratch<int64_t>(M), order = ctx.scratch<int64_t>(M), begin = ctx.scratch<int64_t>(N + 1);
+  read_index("scatter_add_rows", index, N, rows.data());
+  check("scatter_add_rows", "x", x).shape({M, C}).dtype(y.dtype());
+  const auto scope = ctx.profiler().scope("scatter_add_rows", x.bytes() + y.bytes(), x.numel());
+  // A stable counting sort: the rows of each sum stand together, in their order.
+  std::fill_n(begin.data(), N + 1, 0);
+  for (int64_t m = 0; m < M; ++m) ++begin[rows[m]];
+  for (int64_t n = 0, sum = 0; n <= N; ++n) begin[n] = sum += n < N ? begin[n] : 0;
+  for (int64_t m = M; m-- > 0;) order[--begin[rows[m]]] = m;
+  dispatch_compute("scatter_add_rows", y.dtype(), [&](auto type) {
+    using E = typename decltype(type)::type;
+    cpu::sum_rows<E>(ctx, N, C, x.data<E>(), begin.data(), order.data(), y.data<E>());
+  });
+}
+
+void prepend_ptr(Context&, const Tensor& ptr, Tensor& longer) {
+  check("prepend_ptr", "ptr", ptr).rank(1).dtype(DType::i32);
+  check("prepend_ptr", "longer", longer).like(ptr);
+  for (int64_t b = 0; b < ptr.numel(); ++b)
+    longer.data<int32_t>()[b] = ptr.data<int32_t>()[b] + static_cast<int32_t>(b);
+}
+
+void prepend_rows(Context& ctx, const Tensor* first, const Tensor* x, const Tensor& longer, Tensor& y) {
+  check("prepend_rows", "y", y).rank(2).compute();
+  const int64_t jets = check_longer("prepend_rows", longer, y.dim(0)), C = y.dim(1);
+  if (first) check("prepend_rows", "first", *first).shape({jets, C}).dtype(y.dtype());
+  if (x) check("prepend_rows", "x", *x).shape({y.dim(0) - jets, C}).dtype(y.dtype());
+  const auto scope = ctx.profiler().scope("prepend_rows", 2. * y.bytes());
+  const int64_t row = C * static_cast<int64_t>(size_of(y.dtype()));
+  auto write = [&](std::byte* to, const Tensor* from, int64_t t, int64_t n) {
+    if (from)
+      std::memcpy(to, static_cast<const std::byte*>(from->raw()) + t * row, n * row);
+    else
+      std::memset(to, 0, n * row);
+  };
+  for_each_longer(ctx, jets, C, longer.data<int32_t>(), [&](int64_t b, int64_t t, int64_t n) {
+    auto* out = static_cast<std::byte*>(y.raw()) + t * row;
+    write(out, first, b, 1);
+    write(out + row, x, t - b, n);
+  });
+}
+
+void split_rows(Context& ctx, const Tensor& y, const Tensor& longer, Tensor* first, Tensor* x) {
+  check("split_rows", "y", y).rank(2).compute();
+  const int64_t jets = check_longer("split_rows", longer, y.dim(0)), C = y.dim(1);
+  if (first) check("split_rows", "first", *first).shape({jets, C}).dtype(y.dtype());
+  if (x) check("split_rows", "x", *x).shape({y.dim(0) - jets, C}).dtype(y.dtype());
+  const auto scope = ctx.profiler().scope("split_rows", 2. * y.bytes());
+  const int64_t row = C * static_cast<int64_t>(size_of(y.dtype()));
+  for_each_longer(ctx, jets, C, longer.data<int32_t>(), [&](int64_t b, int64_t t, int64_t n) {
+    const auto* in = static_cast<const std::byte*>(y.raw()) + t * row;
+    if (first) std::memcpy(static_cast<std::byte*>(first->raw()) + b * row, in, row);
+    if (x) std::memcpy(static_cast<std::byte*>(x->raw()) + (t - b) * row, in + row, n * row);
+  });
+}
+
+}  // namespace lightcone::kernels

@@ -1,0 +1,301 @@
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <numeric>
+
+#include "autograd/attention.h"
+#include "tests/support/op_case.h"
+
+using namespace lightcone;
+using namespace lightcone::test;
+
+namespace {
+constexpr double inf = std::numeric_limits<double>::infinity();
+using Offsets = std::vector<double>;
+
+Offsets offsets(const std::vector<int64_t>& lengths) {
+  Offsets ptr{0};
+  for (int64_t n : lengths) ptr.push_back(ptr.back() + n);
+  return ptr;
+}
+Tensor to_ptr(Context& ctx, const Offsets& ptr) { return ctx.of({static_cast<int64_t>(ptr.size())}, DType::i32, ptr); }
+
+/// Heads of one segment in a fused or separate array: the oracle's own reading of the layouts.
+struct Heads {
+  Layout layout;
+  int64_t parts, channels, column;
+  int64_t index(const Array& x, int64_t t, int64_t h, int64_t feature) const {
+    const int64_t c = column + h * channels + feature % channels, p = feature / channels, last = x.shape[-1];
+    if (layout == Layout::scalars) return t * last + c;
+    return layout == Layout::vectors ? (t * parts + p) * last + c : (p * x.shape[1] + t) * last + c;
+  }
+};
+
+/// softmax(scale sum <q, k>) v, one pair after the other.
+struct Naive {
+  Offsets q_ptr, k_ptr;
+  AttentionOptions options;
+  std::vector<Layout> layouts{Layout::scalars};
+  std::vector<uint32_t> negative{0};
+  std::vector<double> uniforms{};
+  bool fused = true;
+
+  std::vector<Array> operator()(const std::vector<Array>& x) const {
+    const int64_t H = options.heads, Hk = options.kv_heads ? options.kv_heads : H, group = H / Hk;
+    std::vector<Array> ys;
+    std::vector<Heads> q, k, v, y;
+    int64_t size = 0;
+    auto keys_of = [&](size_t i) -> const Array& { return fused ? x[i] : x[1]; };
+    for (size_t i = 0; i < layouts.size(); ++i) {
+      const int64_t parts = layouts[i] == Layout::scalars ? 1 : x[i].shape[layouts[i] == Layout::vectors ? 1 : 0];
+      const int64_t channels = x[i].shape[-1] / (fused ? H + 2 * Hk : H), first = fused ? H * channels : 0;
+      q.push_back({layouts[i], parts, channels, 0});
+      k.push_back({layouts[i], parts, channels, first});
+      v.push_back({layouts[i], parts, channels, first + Hk * channels});
+      Shape shape = x[i].shape;
+      shape[-1] = H * channels;
+      ys.push_back(zeros(shape));
+      size += parts * channels;
+    }
+    const double scale = options.scale.value_or(1 / std::sqrt(double(size)));
+    const int64_t all_keys = k_ptr.back();
+    for (size_t b = 0; b + 1 < q_ptr.size(); ++b)
+      for (int64_t t = q_ptr[b]; t < q_ptr[b + 1]; ++t)
+        for (int64_t h = 0; h < H; ++h) {
+          std::vector<double> p;
+          double sum = 0, top = -inf;
+          for (int64_t j = k_ptr[b]; j < k_ptr[b + 1]; ++j) {
+            double s = 0;
+            for (size_t i = 0; i < q.size(); ++i)
+              for (int64_t f = 0; f < q[i].parts * q[i].channels; ++f)
+                s += (negative[i] >> (f / q[i].channels) & 1 ? -1 : 1) * x[i][q[i].index(x[i], t, h, f)] *
+                     keys_of(i)[k[i].index(keys_of(i), j, h / group, f)];
+            p.push_back(scale * s);
+            top = std::max(top, p.back());
+          }
+          for (double& e : p) sum += e = std::exp(e - top);
+          for (int64_t j = k_ptr[b]; j < k_ptr[b + 1]; ++j) {
+            double weight = p[j - k_ptr[b]] / sum;
+            if (!uniforms.empty())
+              weight *= uniforms[(t * H + h) * all_keys + j] >= options.dropout ? 1 / (1 - options.dropout) : 0;
+            for (size_t i = 0; i < v.size(); ++i)
+              for (int64_t f = 0; f < v[i].parts * v[i].channels; ++f)
+                ys[i][q[i].index(ys[i], t, h, f)] += weight * keys_of(i)[v[i].index(keys_of(i), j, h / group, f)];
+          }
+        }
+    return ys;
+  }
+};
+
+OpCase fused_case(const std::vector<int64_t>& lengths, int64_t head_dim, AttentionOptions o) {
+  const Offsets ptr = offsets(lengths);
+  const int64_t T = ptr.back(), Hk = o.kv_heads ? o.kv_heads : o.heads;
+  return {.name = fmt::format("attention jets {} heads {}/{} of {}", fmt::join(lengths, ","), o.heads, Hk, head_dim),
+          .inputs = {normal({T, (o.heads + 2 * Hk) * head_dim}, 1 + T)},
+          .op = [=](auto& x) { return std::vector{attention(x[0], to_ptr(x[0].context(), ptr), o)}; },
+          .oracle = Naive{ptr, ptr, o}};
+}
+}  // namespace
+
+TEST_CASE("attention over ragged jets") {
+  for (int64_t head_dim : {1, 4, 13, 16, 28, 112}) check_op(fused_case({3, 0, 1, 17, 8}, head_dim, {.heads = 2}));
+  for (int64_t n : {0, 1, 31, 33, 64, 65, 150}) check_op(fused_case({n}, 8, {.heads = 2}));
+  check_op(fused_case({}, 8, {.heads = 2}));
+  check_op(fused_case({0, 0, 5}, 3, {.heads = 1, .scale = 1.7}));
+}
+
+TEST_CASE("multi-query and grouped attention") {
+  check_op(fused_case({3, 0, 1, 33}, 13, {.heads = 4, .kv_heads = 1}));
+  check_op(fused_case({20, 5}, 8, {.heads = 4, .kv_heads = 2}));
+}
+
+TEST_CASE("attention in a long jet, which is cut into pieces") {
+  for (int64_t kv_heads : {2, 1}) {
+    OpCase c = fused_case({2, 1100}, 4, {.heads = 2, .kv_heads = kv_heads});
+    c.dtypes = {DType::f32};
+    check_op(c);
+  }
+}
+
+TEST_CASE("attention over vectors, multivectors and scalars") {
+  const Offsets ptr = offsets({3, 0, 1, 33});
+  const int64_t T = 37;
+  constexpr uint32_t blades = 0b1010011100001110;  // any signs will do
+  for (int64_t kv_heads : {2, 1}) {
+    const AttentionOptions o{.heads = 2, .kv_heads = kv_heads};
+    const int64_t n = o.heads + 2 * kv_heads;
+    check_op({.name = fmt::format("attention of vectors and scalars, {} heads of keys", kv_heads),
+              .inputs = {normal({T, 4, n * 3}, 1), normal({T, n * 5}, 2)},
+              .op =
+                  [=](auto& x) {
+                    return attention({{x[0], Layout::vectors, kernels::minkowski_signs}, {x[1]}},
+                                     to_ptr(x[0].context(), ptr), o);
+                  },
+              .oracle = Naive{ptr, ptr, o, {Layout::vectors, Layout::scalars}, {0b1110, 0}}});
+    check_op({.name = fmt::format("attention of multivectors and scalars, {} heads of keys", kv_heads),
+              .inputs = {normal({16, T, n * 2}, 1), normal({T, n * 3}, 2)},
+              .op =
+                  [=](auto& x) {
+                    return attention({{x[0], Layout::multivectors, blades}, {x[1]}}, to_ptr(x[0].context(), ptr), o);
+                  },
+              .oracle = Naive{ptr, ptr, o, {Layout::multivectors, Layout::scalars}, {blades, 0}}});
+  }
+}
+
+TEST_CASE("cross attention") {
+  const Offsets q_ptr = offsets({1, 2, 0, 18}), k_ptr = offsets({7, 0, 4, 33});
+  const AttentionOptions o{.heads = 2};
+  check_op({.name = "cross attention",
+            .inputs = {normal({21, 2 * 5}, 1), normal({44, 4 * 5}, 2)},
+            .op =
+                [=](auto& x) {
+                  Context& ctx = x[0].context();
+                  return std::vector{cross_attention(x[0], x[1], to_ptr(ctx, q_ptr), to_ptr(ctx, k_ptr), o)};
+                },
+            .oracle = Naive{.q_ptr = q_ptr, .k_ptr = k_ptr, .options = o, .fused = false}});
+}
+
+TEST_CASE("attention dropout") {
+  const std::vector<int64_t> lengths = {3, 0, 1, 20};
+  const Offsets ptr = offsets(lengths);
+  for (int64_t kv_heads : {2, 1}) {
+    const AttentionOptions o{.heads = 2, .kv_heads = kv_heads, .dropout = 0.3};
+    const std::vector<double> uniforms = uniform({24, 2, 24}, 9, 0, 1).values;
+    OpCase c = fused_case(lengths, 4, o);
+    c.op = [=](auto& x) {
+      Context& ctx = x[0].context();
+      ctx.rng().replace("attention_dropout", uniforms);
+      return std::vector{attention(x[0], to_ptr(ctx, ptr), o)};
+    };
+    c.oracle = Naive{.q_ptr = ptr, .k_ptr = ptr, .options = o, .uniforms = uniforms};
+    check_op(c);
+    // Generated numbers: the oracle draws the same ones from the same stream.
+    const Draw draw = Rng(c.seed).draw("attention_dropout", 24 * 2 * 24);
+    std::vector<double> drawn(24 * 2 * 24);
+    for (size_t i = 0; i < drawn.size(); ++i) drawn[i] = draw.uniform(i);
+    c = fused_case(lengths, 4, o);
+    c.oracle = Naive{.q_ptr = ptr, .k_ptr = ptr, .options = o, .uniforms = drawn};
+    check_op(c);
+  }
+  // In evaluation it is off, and draws nothing.
+  Context ctx(1);
+  const Tensor qkv = to_tensor(ctx, normal({24, 3 * 2 * 4}, 3), DType::f64), jets = to_ptr(ctx, ptr);
+  Tape tape(ctx, Tape::Mode::evaluate);
+  const Var with = attention(tape.constant(qkv), jets, {.heads = 2, .dropout = 0.3});
+  const Var without = attention(tape.constant(qkv), jets, {.heads = 2});
+  CHECK(to_array(with.value()).values == to_array(without.value()).values);
+  CHECK(ctx.rng().positions().empty());
+}
+
+TEST_CASE("a jet gets the same bits alone and in a batch") {
+  const std::vector<int64_t> lengths = {40, 1, 0, 150, 65, 17, 600};
+  const Offsets ptr = offsets(lengths);
+  for (DType dtype : {DType::f64, DType::f32, DType::bf16})
+    for (int64_t kv_heads : {1, 2}) {
+      const AttentionOptions o{.heads = 2, .kv_heads = kv_heads};
+      const int64_t columns = (o.heads + 2 * kv_heads) * 7;
+      Context ctx(2);
+      const Tensor qkv = to_tensor(ctx, normal({873, columns}, 3), dtype);
+      const Tensor dy = to_tensor(ctx, normal({873, o.heads * 7}, 4), dtype);
+      auto results = [&](const Tensor& x, const Tensor& g, const Offsets& jets) {
+        Tape tape(ctx);
+        const Var in = tape.variable(x), y = attention(in, to_ptr(ctx, jets), o);
+        tape.backward(y, g);
+        return std::pair{to_array(y.value()), to_array(tape.gradient(in))};
+      };
+      const auto [y, dx] = results(qkv, dy, ptr);
+      for (size_t b = 0; b < lengths.size(); ++b) {
+        const int64_t first = ptr[b], n = lengths[b];
+        const auto [y1, dx1] = results(qkv.narrow(first, n), dy.narrow(first, n), {0, double(n)});
+        CHECK(std::equal(y1.values.begin(), y1.values.end(), y.values.begin() + first * o.heads * 7));
+        CHECK(std::equal(dx1.values.begin(), dx1.values.end(), dx.values.begin() + first * columns));
+      }
+    }
+}
+
+TEST_CASE("attention with infinities, NaN and large scores") {
+  Context ctx(1);
+  Tape tape(ctx, Tape::Mode::evaluate);
+  auto run = [&](const Array& qkv) {
+    return to_array(attention(tape.constant(to_tensor(ctx, qkv, DType::f32)), to_ptr(ctx, {0, double(qkv.shape[0])}),
+                              {.heads = 1, .scale = 1.})
+                        .value());
+  };
+  // Columns q, k, v. Scores of thousands must not overflow.
+  Array x{{2, 3}, {100, 90, 1, 100, 80, 2}};
+  CHECK(run(x).values == std::vector<double>{1, 1});
+  // A score of -inf is a probability of 0, wherever it stands; a row of them is NaN, as is +inf or NaN.
+  x = zeros({200, 3});
+  for (int64_t t = 0; t < 200; ++t) x.at(t, 0) = 1, x.at(t, 1) = t < 150 ? -inf : 0, x.at(t, 2) = t < 150 ? 5 : 7;
+  for (double y : run(x).values) CHECK(y == doctest::Approx(7));
+  for (int64_t t = 0; t < 200; ++t) x.at(t, 1) = -inf;
+  for (double y : run(x).values) CHECK(std::isnan(y));
+  for (double bad : {inf, std::numeric_limits<double>::quiet_NaN()}) {
+    for (int64_t t = 0; t < 200; ++t) x.at(t, 1) = t == 170 ? bad : 0;
+    for (double y : run(x).values) CHECK(std::isnan(y));
+  }
+}
+
+TEST_CASE("attention refuses bad input") {
+  Context ctx(1);
+  Tape tape(ctx);
+  auto x = [&](Shape shape, DType dtype = DType::f32) { return tape.constant(ctx.zeros(shape, dtype)); };
+  auto ptr = [&](Offsets p) { return to_ptr(ctx, p); };
+#define REFUSED(message, ...) CHECK_THROWS_WITH_AS(__VA_ARGS__, message, Error)
+  const AttentionOptions two{.heads = 2};
+  REFUSED("attention: q_ptr is f32, expected i32", attention(x({4, 6}), ctx.zeros({2}, DType::f32), two));
+  REFUSED("attention: q_ptr starts at 1, expected 0", attention(x({4, 6}), ptr({1, 4}), two));
+  REFUSED("attention: q_ptr decreases from 3 to 2 at entry 2", attention(x({4, 6}), ptr({0, 3, 2, 4}), two));
+  REFUSED("attention: q_ptr ends at 3, expected the number of rows, 4", attention(x({4, 6}), ptr({0, 3}), two));
+  REFUSED("attention: qkv has 8 columns, expected a multiple of 6 heads", attention(x({4, 8}), ptr({0, 4}), two));
+  REFUSED("attention: qkv has 0 columns, expected a multiple of 6 heads", attention(x({4, 0}), ptr({0, 4}), two));
+  REFUSED("attention: qkv has shape [4], expected 2 axes", attention(x({4}), ptr({0, 4}), two));
+  REFUSED("attention: qkv is i32, expected f64, f32 or bf16", attention(x({4, 6}, DType::i32), ptr({0, 4}), two));
+  REFUSED("attention: 3 heads and 2 kv_heads, expected a multiple",
+          attention(x({4, 7}), ptr({0, 4}), {.heads = 3, .kv_heads = 2}));
+  REFUSED("attention: dropout probability is 1, expected [0, 1)",
+          attention(x({4, 6}), ptr({0, 4}), {.heads = 2, .dropout = 1}));
+  REFUSED("attention: scale is inf, expected a finite number",
+          attention(x({4, 6}), ptr({0, 4}), {.heads = 2, .scale = inf}));
+  REFUSED("attention: no inputs, expected at least one", attention(std::vector<AttentionInput>{}, ptr({0}), two));
+  REFUSED("attention: 5 segments, expected 1 to 4",
+          attention(std::vector<AttentionInput>(5, {x({4, 6})}), ptr({0, 4}), two));
+  REFUSED("attention: q of segment 1 has 3 rows, expected 4 as in its ptr",
+          attention({{x({4, 6})}, {x({3, 6})}}, ptr({0, 4}), two));
+  REFUSED("attention: q of segment 1 is f64, expected f32",
+          attention({{x({4, 6})}, {x({4, 6}, DType::f64)}}, ptr({0, 4}), two));
+  REFUSED("attention: negative_parts 0b1110 of segment 0 names more than its 1 parts",
+          attention({{x({4, 6}), Layout::scalars, kernels::minkowski_signs}}, ptr({0, 4}), two));
+  REFUSED("attention: kv has 16 columns, expected 12: 2 heads of 3 for keys and as many for values",
+          cross_attention(x({4, 6}), x({4, 16}), ptr({0, 4}), ptr({0, 4}), two));
+  REFUSED("attention: q_ptr has 1 jets, k_ptr has 2",
+          cross_attention(x({4, 6}), x({4, 12}), ptr({0, 4}), ptr({0, 1, 4}), two));
+  // What only the kernel's own interface can get wrong.
+  const Tensor qkv = ctx.zeros({4, 6}, DType::f32), jets = ptr({0, 4});
+  Tensor y = ctx.zeros({4, 2}, DType::f32), lse = ctx.zeros({4, 2}, DType::f32);
+  auto view = [](const Tensor& t, int64_t column, int64_t heads, int64_t channels) {
+    return kernels::head_view(t, Layout::scalars, column, heads, channels);
+  };
+  const kernels::AttentionSegment good{view(qkv, 0, 2, 1), view(qkv, 2, 2, 1), view(qkv, 4, 2, 1), view(y, 0, 2, 1)};
+  auto call = [&](auto change) {
+    kernels::AttentionSegment s = good;
+    kernels::AttentionDropout dropout;
+    change(s, dropout);
+    kernels::attention(ctx, {&s, 1}, jets, jets, 1, dropout, lse);
+  };
+  REFUSED("attention: 3 heads of 2 channels from column 1 do not fit into 6 columns", view(qkv, 1, 3, 2));
+  REFUSED("attention: k of segment 0 has heads of 1 x 2 features, expected 1 x 1",
+          call([&](auto& s, auto&) { s.k = view(qkv, 2, 2, 2); }));
+  REFUSED("attention: v of segment 0 has 1 heads, expected 2", call([&](auto& s, auto&) { s.v = view(qkv, 2, 1, 1); }));
+  REFUSED("attention: y of segment 0 does not lie inside of its tensor of 8 elements",
+          call([&](auto& s, auto&) { s.y.row_stride = 3; }));
+  REFUSED("attention: 3 recorded numbers for dropout, expected 32", call([&](auto&, auto& dropout) {
+            dropout.probability = 0.5;
+            dropout.draw.recorded = std::make_shared<std::vector<double>>(3);
+          }));
+  lse = ctx.zeros({4, 1}, DType::f32);
+  REFUSED("attention: lse has shape [4, 1], expected [4, 2]", call([](auto&, auto&) {}));
+#undef REFUSED
+}

@@ -1,0 +1,185 @@
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "autograd/segment.h"
+#include "kernels/segment.h"
+#include "tests/support/op_case.h"
+
+using namespace lightcone;
+using namespace lightcone::test;
+
+namespace {
+using Numbers = std::vector<double>;
+
+Tensor integers(Context& ctx, const Numbers& v, DType dtype = DType::i32) {
+  return ctx.of({static_cast<int64_t>(v.size())}, dtype, v);
+}
+
+// Jets of 3, 0, 1, 33, 64 and 0 rows.
+const Numbers ptr = {0, 3, 3, 4, 37, 101, 101};
+constexpr int64_t jets = 6, rows = 101;
+
+/// y[b] from the column entries of each jet.
+template <class F>
+auto per_jet(F f) {
+  return [f](const std::vector<Array>& x) {
+    Array y = zeros({jets, x[0].shape[1]});
+    for (int64_t b = 0; b < jets; ++b)
+      for (int64_t c = 0; c < x[0].shape[1]; ++c) {
+        Numbers entries;
+        for (int64_t t = ptr[b]; t < ptr[b + 1]; ++t) entries.push_back(x[0].at(t, c));
+        y.at(b, c) = entries.empty() ? 0 : f(entries);
+      }
+    return std::vector{y};
+  };
+}
+double sum(const Numbers& v) {
+  double s = 0;
+  for (double e : v) s += e;
+  return s;
+}
+}  // namespace
+
+TEST_CASE("segment sum, mean, max and broadcast") {
+  for (int64_t C : {1, 31, 64, 130}) {
+    auto over_jets = [&](const char* name, Var (*f)(const Var&, const Tensor&), auto oracle, int64_t in_rows = rows) {
+      check_op({.name = fmt::format("{} of {} columns", name, C),
+                .inputs = {normal({in_rows, C}, 1)},
+                .op = [f](auto& x) { return std::vector{f(x[0], integers(x[0].context(), ptr))}; },
+                .oracle = oracle});
+    };
+    over_jets("segment_sum", segment_sum, per_jet(sum));
+    over_jets("segment_mean", segment_mean, per_jet([](const Numbers& v) { return sum(v) / v.size(); }));
+    over_jets("segment_max", segment_max, per_jet([](const Numbers& v) { return *std::ranges::max_element(v); }));
+    over_jets(
+        "segment_broadcast", segment_broadcast,
+        [](const std::vector<Array>& x) {
+          Array y = zeros({rows, x[0].shape[1]});
+          for (int64_t b = 0; b < jets; ++b)
+            for (int64_t t = ptr[b]; t < ptr[b + 1]; ++t)
+              for (int64_t c = 0; c < x[0].shape[1]; ++c) y.at(t, c) = x[0].at(b, c);
+          return std::vector{y};
+        },
+        jets);
+  }
+}
+
+TEST_CASE("segment max takes the first of equals and the first NaN") {
+  Context ctx(1);
+  const double nan = std::numeric_limits<double>::quiet_NaN(), inf = std::numeric_limits<double>::infinity();
+  const Tensor x = ctx.of({6, 2}, DType::f32, Numbers{1, -inf, 5, -inf, 5, -inf, 2, 3, nan, 4, nan, 9});
+  const Tensor offsets = integers(ctx, {0, 3, 3, 6});
+  Tensor y = ctx.empty({3, 2}, DType::f32), argmax = ctx.empty({3, 2}, DType::i32);
+  kernels::segment_max(ctx, x, offsets, y, argmax);
+  CHECK(to_array(argmax).values == Numbers{1, 0, -1, -1, 4, 5});
+  const Array a = to_array(y);
+  CHECK((a[0] == 5 && a[1] == -inf && a[2] == 0 && a[3] == 0 && std::isnan(a[4]) && a[5] == 9));
+}
+
+TEST_CASE("gather and scatter of rows") {
+  const Numbers index = {4, 0, 4, 4, 2, 0, 32, 7, 4};
+  const int64_t M = index.size(), N = 33;
+  for (DType dtype : {DType::i32, DType::i64})
+    for (int64_t C : {1, 65}) {
+      check_op({.name = fmt::format("gather_rows by {} of {} columns", dtype, C),
+                .inputs = {normal({N, C}, 1)},
+                .op = [=](auto& x) { return std::vector{gather_rows(x[0], integers(x[0].context(), index, dtype))}; },
+                .oracle =
+                    [=](const std::vector<Array>& x) {
+                      Array y = zeros({M, C});
+                      for (int64_t m = 0; m < M; ++m)
+                        for (int64_t c = 0; c < C; ++c) y.at(m, c) = x[0].at(index[m], c);
+                      return std::vector{y};
+                    }});
+      check_op(
+          {.name = fmt::format("scatter_add_rows by {} of {} columns", dtype, C),
+           .inputs = {normal({M, C}, 1)},
+           .op =
+               [=](auto& x) { return std::vector{scatter_add_rows(x[0], integers(x[0].context(), index, dtype), N)}; },
+           .oracle =
+               [=](const std::vector<Array>& x) {
+                 Array y = zeros({N, C});
+                 for (int64_t m = 0; m < M; ++m)
+                   for (int64_t c = 0; c < C; ++c) y.at(index[m], c) += x[0].at(m, c);
+                 return std::vector{y};
+               }});
+    }
+}
+
+TEST_CASE("a row in front of every jet") {
+  const int64_t C = 5;
+  check_op({.name = "prepend_rows",
+            .inputs = {normal({jets, C}, 1), normal({rows, C}, 2)},
+            .op =
+                [](auto& x) {
+                  Context& ctx = x[0].context();
+                  return std::vector{prepend_rows(x[0], x[1], prepend_ptr(ctx, integers(ctx, ptr)))};
+                },
+            .oracle =
+                [](const std::vector<Array>& x) {
+                  Array y = zeros({rows + jets, C});
+                  int64_t out = 0;
+                  auto append = [&](const Array& from, int64_t t) {
+                    for (int64_t c = 0; c < C; ++c) y.at(out, c) = from.at(t, c);
+                    ++out;
+                  };
+                  for (int64_t b = 0; b < jets; ++b) {
+                    append(x[0], b);
+                    for (int64_t t = ptr[b]; t < ptr[b + 1]; ++t) append(x[1], t);
+                  }
+                  return std::vector{y};
+                }});
+  check_op({.name = "first_rows and drop_first_rows",
+            .inputs = {normal({7, C}, 1)},
+            .op =
+                [](auto& x) {
+                  const Tensor longer = integers(x[0].context(), {0, 1, 4, 7});
+                  return std::vector{first_rows(x[0], longer), drop_first_rows(x[0], longer)};
+                },
+            .oracle =
+                [](const std::vector<Array>& x) {
+                  Array first = zeros({3, C}), rest = zeros({4, C});
+                  const int64_t heads[] = {0, 1, 4}, others[] = {2, 3, 5, 6};
+                  for (int64_t c = 0; c < C; ++c) {
+                    for (int64_t b = 0; b < 3; ++b) first.at(b, c) = x[0].at(heads[b], c);
+                    for (int64_t t = 0; t < 4; ++t) rest.at(t, c) = x[0].at(others[t], c);
+                  }
+                  return std::vector{first, rest};
+                }});
+}
+
+TEST_CASE("segment functions refuse bad input") {
+  Context ctx(1);
+  Tape tape(ctx);
+  auto x = [&](Shape shape, DType dtype = DType::f32) { return tape.constant(ctx.zeros(shape, dtype)); };
+#define REFUSED(message, ...) CHECK_THROWS_WITH_AS(__VA_ARGS__, message, Error)
+  REFUSED("segment_sum: ptr is i64, expected i32", segment_sum(x({4, 2}), integers(ctx, {0, 4}, DType::i64)));
+  REFUSED("segment_sum: ptr has shape [1, 2], expected 1 axes", segment_sum(x({4, 2}), ctx.zeros({1, 2}, DType::i32)));
+  REFUSED("segment_sum: ptr is empty, expected at least one offset, 0", segment_sum(x({4, 2}), integers(ctx, {})));
+  REFUSED("segment_pool: ptr starts at -1, expected 0", segment_sum(x({4, 2}), integers(ctx, {-1, 4})));
+  REFUSED("segment_pool: ptr decreases from 4 to 3 at entry 2", segment_mean(x({4, 2}), integers(ctx, {0, 4, 3, 4})));
+  REFUSED("segment_max: ptr ends at 5, expected the number of rows, 4", segment_max(x({4, 2}), integers(ctx, {0, 5})));
+  REFUSED("segment_max: x is i32, expected f64, f32 or bf16",
+          segment_max(x({4, 2}, DType::i32), integers(ctx, {0, 4})));
+  REFUSED("segment_mean: x has shape [4], expected 2 axes", segment_mean(x({4}), integers(ctx, {0, 4})));
+  REFUSED("segment_broadcast: x has shape [2, 3], expected [1, 3]",
+          segment_broadcast(x({2, 3}), integers(ctx, {0, 4})));
+  REFUSED("gather_rows: index 1 is 4, expected a row of [0, 4)", gather_rows(x({4, 2}), integers(ctx, {0, 4})));
+  REFUSED("gather_rows: index 0 is -1, expected a row of [0, 4)", gather_rows(x({4, 2}), integers(ctx, {-1})));
+  REFUSED("gather_rows: index is f32, expected i32 or i64", gather_rows(x({4, 2}), integers(ctx, {0}, DType::f32)));
+  REFUSED("scatter_add_rows: index 0 is 3, expected a row of [0, 3)",
+          scatter_add_rows(x({1, 2}), integers(ctx, {3}), 3));
+  REFUSED("scatter_add_rows: x has shape [2, 2], expected [1, 2]", scatter_add_rows(x({2, 2}), integers(ctx, {2}), 3));
+  REFUSED("prepend_rows: jet 1 is empty, expected a first row in every jet",
+          prepend_rows(x({2, 2}), x({3, 2}), integers(ctx, {0, 5, 5})));
+  REFUSED("prepend_rows: first has shape [1, 2], expected [2, 2]",
+          prepend_rows(x({1, 2}), x({3, 2}), integers(ctx, {0, 4, 5})));
+  REFUSED("split_rows: jet 0 is empty, expected a first row in every jet",
+          first_rows(x({2, 2}), integers(ctx, {0, 0, 2})));
+  REFUSED("drop_first_rows: 3 jets in 2 rows, expected a first row in every jet",
+          drop_first_rows(x({2, 2}), integers(ctx, {0, 0, 1, 2})));
+#undef REFUSED
+}
