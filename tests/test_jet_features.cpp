@@ -101,8 +101,8 @@ TEST_CASE("jet_features: one wanted gradient") {
 TEST_CASE("jet_features: clamps, wrapping and a jet at rest") {
   // Constituent and jet: nothing at all; along the beam; the jet itself; back to back; across the cut of phi; jet at
   // rest.
-  const Array p = {{6, 4}, {0, 0, 0, 0, 5, 0, 0, 5, 5, 3, 0, 4, 5, 3, 0, 4, 5, -3, 1e-3, 4, 5, 0, 3, 4}};
-  const Array jet = {{6, 4}, {9, 1, 2, 3, 9, 1, 2, 3, 5, 3, 0, 4, 9, -6, 0, 1, 9, -3, -1e-3, 1, 9, 1e-13, -1e-12, 0}};
+  const Array p = {{6, 4}, {0, 0, 0, 0, 5, 0, 0, 5, 5, 3, 0, 4, 5, 3, 3, 4, 5, -3, 1e-3, 4, 5, 0, 3, 4}};
+  const Array jet = {{6, 4}, {9, 1, 2, 3, 9, 1, 2, 3, 5, 3, 0, 4, 9, -6, -6, 1, 9, -3, -1e-3, 1, 9, 1e-13, -1e-12, 0}};
   const Array y = evaluate(TaggingFeatures::all, p, jet), e = expected(TaggingFeatures::all, p, jet);
   for (size_t i = 0; i < y.values.size(); ++i) {
     CAPTURE(i);
