@@ -7,7 +7,7 @@ namespace lightcone::kernels {
 
 /// Optimiser updates of all parameters in one launch. Tensors are f64 or f32, of any sizes, empty ones included; lists
 /// may mix dtypes and may be empty; no tensor appears twice. Arithmetic is that of the parameter's dtype, scalars are
-/// computed in f64. The same bits for any number of threads. NaN in a gradient makes NaN in the parameter, never less.
+/// computed in f64. The same bits for any number of threads. NaN in a gradient makes that element of the parameter NaN.
 /// Throws Error, before anything is written, if a shape, dtype or option is wrong.
 
 /// The rules, with p the parameter, g its gradient, eta the learning rate, w the weight decay, t the number of the
