@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <vector>
 
@@ -14,7 +15,8 @@ constexpr int64_t values_per_read = 1 << 18;
 template <class T>
 JetSet read_jets(Context& ctx, NpyReader& kinematics, std::string_view name) {
   const int64_t jets = kinematics.shape()[0], slots = kinematics.shape()[1];
-  JetSet out{{}, ctx.empty({jets + 1}, DType::i32), {}};
+  JetSet out;
+  out.ptr = ctx.empty({jets + 1}, DType::i32);
   int32_t* ptr = out.ptr.data<int32_t>();
   ptr[0] = 0;
   std::vector<std::vector<T>> blocks;  // momenta that are kept; how many there will be is not known
@@ -76,7 +78,8 @@ JetSet read_jets(Context& ctx, NpyReader& kinematics, std::string_view name) {
 JetSet gather_jets(Context& ctx, const JetSet& jets, std::span<const int64_t> indices, DType dtype) {
   const int32_t* from = jets.ptr.data<int32_t>();
   const int64_t count = static_cast<int64_t>(indices.size());
-  JetSet out{{}, ctx.empty({count + 1}, DType::i32), {}};
+  JetSet out;
+  out.ptr = ctx.empty({count + 1}, DType::i32);
   int32_t* ptr = out.ptr.data<int32_t>();
   ptr[0] = 0;
   for (int64_t k = 0; k < count; ++k) {
@@ -98,6 +101,13 @@ JetSet gather_jets(Context& ctx, const JetSet& jets, std::span<const int64_t> in
     out.labels = ctx.empty({count}, DType::i64);
     const int64_t* label = jets.labels.data<int64_t>();
     std::transform(indices.begin(), indices.end(), out.labels.data<int64_t>(), [&](int64_t i) { return label[i]; });
+  }
+  if (jets.scalars.defined()) {
+    const int64_t row = jets.scalars.dim(1) * static_cast<int64_t>(size_of(jets.scalars.dtype()));
+    out.scalars = ctx.empty({ptr[count], jets.scalars.dim(1)}, jets.scalars.dtype());
+    for (int64_t k = 0; k < count; ++k)
+      std::memcpy(static_cast<char*>(out.scalars.raw()) + ptr[k] * row,
+                  static_cast<const char*>(jets.scalars.raw()) + from[indices[k]] * row, (ptr[k + 1] - ptr[k]) * row);
   }
   return out;
 }

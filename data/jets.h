@@ -13,6 +13,7 @@ struct JetSet {
   Tensor fourmomenta;  ///< [T, 4] f32 or f64, (E, px, py, pz) in GeV
   Tensor ptr;          ///< [N + 1] i32
   Tensor labels;       ///< [N] i64; undefined for jets without labels
+  Tensor scalars;      ///< [T, S] f32 or f64, more about each constituent; undefined where there is nothing more
   int64_t size() const { return ptr.defined() ? ptr.numel() - 1 : 0; }
 };
 

@@ -1,6 +1,7 @@
 #pragma once
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -96,13 +97,10 @@ void read_value(const Json& json, T& value, const std::string& path) {
     if (!json.is_boolean()) fail_type(path, "true or false", json);
     value = json.get<bool>();
   } else if constexpr (std::is_integral_v<T>) {
-    // A float that is a whole number (1e5) is how people write large counts.
-    if (json.is_number_float() && json.get<double>() == static_cast<double>(static_cast<int64_t>(json.get<double>())))
-      value = static_cast<T>(json.get<double>());
-    else if (json.is_number_integer())
-      value = json.get<T>();
-    else
-      fail_type(path, "an integer", json);
+    // A float that is a whole number (1e5) is how people write large counts; beyond 2^53 it would not be exact.
+    const double number = json.is_number() ? json.get<double>() : 0.5;
+    if (!(number == std::trunc(number) && std::abs(number) <= 0x1p53)) fail_type(path, "an integer", json);
+    value = static_cast<T>(number);
   } else if constexpr (std::is_floating_point_v<T>) {
     if (!json.is_number()) fail_type(path, "a number", json);
     value = json.get<T>();

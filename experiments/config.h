@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "engine/fields.h"
+#include "models/embedding.h"
 
 namespace lightcone {
 
@@ -69,16 +70,7 @@ struct TrainingConfig {
   }
 };
 
-struct DataConfig {
-  std::optional<std::string> tagging_features = "all";  // what the frames network or equivariant network sees
-  bool boost_jet = false;
-  std::optional<std::string> beam_reference = "lightlike";
-  bool two_beams = true;
-  bool add_time_reference = true;
-  std::optional<double> mass_reg = 5e-3;  // GeV
-  double spurion_scale = 1;
-  std::optional<int64_t> max_particles;
-  bool momentum_float64 = true;
+struct DataConfig : EmbeddingConfig {
   std::string data_dir = "data";
   // top tagging
   std::string dataset = "full";
@@ -90,15 +82,7 @@ struct DataConfig {
   std::array<int64_t, 2> test_files_range{100, 120};
   std::array<int64_t, 2> val_files_range{120, 121};
   void fields(auto& f) {
-    f("tagging_features", tagging_features);
-    f("boost_jet", boost_jet);
-    f("beam_reference", beam_reference);
-    f("two_beams", two_beams);
-    f("add_time_reference", add_time_reference);
-    f("mass_reg", mass_reg);
-    f("spurion_scale", spurion_scale);
-    f("max_particles", max_particles);
-    f("momentum_float64", momentum_float64);
+    EmbeddingConfig::fields(f);
     f("data_dir", data_dir);
     f("dataset", dataset);
     f("features", features);
@@ -278,6 +262,8 @@ struct ExperimentConfig {
   bool use_float64 = false;
   std::string float32_matmul_precision = "highest";
   std::optional<int64_t> warm_start_idx;
+  std::optional<std::string> run_dir;  // run_dir and run_idx are filled in by the run (run_folder.h)
+  std::optional<int64_t> run_idx;
   bool save = true;
   bool use_mlflow = false;
   bool save_source = true;
@@ -310,6 +296,8 @@ struct ExperimentConfig {
     f("use_float64", use_float64);
     f("float32_matmul_precision", float32_matmul_precision);
     f("warm_start_idx", warm_start_idx);
+    f("run_dir", run_dir);
+    f("run_idx", run_idx);
     f("save", save);
     f("use_mlflow", use_mlflow);
     f("save_source", save_source);

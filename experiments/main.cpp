@@ -1,1 +1,101 @@
-int main() { return 0; }
+#include <CLI/CLI.hpp>
+#include <iostream>
+
+#include "engine/error.h"
+#include "experiments/commands/commands.h"
+#include "version.h"
+
+using namespace lightcone;
+
+namespace {
+
+// Hydra's short names have two letters, which no option parser here allows.
+std::vector<std::string> with_long_names(int argc, char** argv) {
+  std::vector<std::string> out;
+  for (int i = argc - 1; i > 0; --i) {  // CLI11 takes arguments in reverse
+    const std::string a = argv[i];
+    out.push_back(a == "-cp" ? "--config-path" : a == "-cn" ? "--config-name" : a);
+  }
+  return out;
+}
+
+void add_compose(CLI::App& app, ComposeRequest& compose) {
+  app.add_option("--config-path", compose.config_dir,
+                 "-cp: tree of configurations: config, config_quick, a folder, or a run's folder");
+  app.add_option("--config-name", compose.config_name, "-cn: which experiment: toptagging, demo, …");
+  app.add_option("overrides", compose.overrides, "group=option and a.b.c=value, later ones win");
+}
+
+void add_threads(CLI::App& app, int& threads) {
+  app.add_option("--threads", threads, "CPU threads; 0 takes all")->check(CLI::Range(0, 4096));
+}
+
+int dispatch(int argc, char** argv) {
+  CLI::App app{"Lightcone: Lorentz-symmetric networks for particle physics"};
+  app.set_version_flag("--version",
+                       fmt::format("lightcone {} {} ({})", LIGHTCONE_VERSION, LIGHTCONE_COMMIT, LIGHTCONE_ARCH));
+  app.require_subcommand(1);
+  app.footer(
+      "lightcone COMMAND --help tells more. Example:\n  lightcone run -cn toptagging model=tag_transformer_10k "
+      "training=top_10k data.dataset=mini");
+
+  RunRequest run;
+  auto* run_app = app.add_subcommand("run", "train and evaluate an experiment");
+  add_compose(*run_app, run.compose);
+  add_threads(*run_app, run.threads);
+  run_app->add_flag("--profile", run.profile, "print the time spent in each kernel");
+  run_app->add_option("--trace", run.profile_trace, "write a Chrome trace of every kernel to this file");
+
+  PredictRequest predict;
+  auto* predict_app = app.add_subcommand("predict", "score jets with a trained network");
+  predict_app->add_option("run", predict.run_folder, "folder of the run")->required();
+  predict_app->add_option("--in", predict.in, "jets: .npz or .npy, [N, P, 4] (E, px, py, pz) in GeV, padded with zeros")
+      ->required();
+  predict_app->add_option("--out", predict.out, "scores: .npy [N], or .npz with scores and logits")->required();
+  predict_app->add_option("--key", predict.key, "which array of an npz file");
+  predict_app->add_option("--run-idx", predict.run_idx, "which of the run's networks (default: the latest)");
+  predict_app->add_option("--batch", predict.batchsize, "jets at a time")->check(CLI::PositiveNumber);
+  add_threads(*predict_app, predict.threads);
+
+  VerifyRequest verify;
+  auto* verify_app = app.add_subcommand("verify", "compare with numbers that a PyTorch network gave");
+  verify_app->add_option("files", verify.files, "reference files (.safetensors)")->required();
+  verify_app->add_flag("--float32", verify.float32, "with an f32 network, tolerance 1e-4");
+  verify_app->add_flag("--all", verify.all, "a line for every quantity that agrees, too");
+  add_threads(*verify_app, verify.threads);
+
+  std::vector<std::string> inspected;
+  auto* inspect_app = app.add_subcommand("inspect", "what is in a run folder, checkpoint, npz or npy file");
+  inspect_app->add_option("paths", inspected, "files and folders")->required();
+
+  BenchRequest bench;
+  auto* bench_app = app.add_subcommand("bench", "time training and inference of a network");
+  add_compose(*bench_app, bench.compose);
+  bench_app->add_option("--batch", bench.batch, "jets per training step")->check(CLI::PositiveNumber);
+  bench_app->add_option("--runs", bench.runs, "timed steps")->check(CLI::PositiveNumber);
+  bench_app->add_option("--json", bench.json, "append the result to this file as a line of JSON");
+  add_threads(*bench_app, bench.threads);
+
+  try {
+    app.parse(with_long_names(argc, argv));
+  } catch (const CLI::ParseError& e) {
+    // Help and version exit with 0, whatever else with 1.
+    return app.exit(e) == 0 ? 0 : 1;
+  }
+  if (run_app->parsed()) return run_command(run);
+  if (predict_app->parsed()) return predict_command(predict);
+  if (verify_app->parsed()) return verify_command(verify);
+  if (inspect_app->parsed()) return inspect_command(inspected);
+  return bench_command(bench);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return dispatch(argc, argv);
+  } catch (const std::exception& e) {
+    std::cerr << "lightcone: " << e.what() << "\n";
+    return 1;
+  }
+}

@@ -177,8 +177,7 @@ Json to_json(const BinaryMetrics& m) {
                {"auc", m.auc},
                {"auc_uncertainty", number(m.auc_uncertainty)}};
   for (const Rejection& r : m.rejections) {
-    std::string key = fmt::format("rej{:g}", r.signal_efficiency);
-    std::erase(key, '.');
+    const std::string key = fmt::format("rejection_{:g}", r.signal_efficiency);
     json[key] = number(r.value);
     json[key + "_uncertainty"] = number(r.uncertainty);
     if (r.background_passing == 0)

@@ -79,8 +79,9 @@ BinaryMetrics binary_metrics(std::span<const int> labels, std::span<const double
 /// What a run evaluated, by name: "test", "val", "test_ema".
 using EvaluatedSets = std::vector<std::pair<std::string, BinaryMetrics>>;
 
-/// For results.json: jets, loss, accuracy, auc, auc_uncertainty, rej03, rej05, rej08 and their uncertainties, without
-/// the curve. What is not finite is null; a rejection that is null has a note rej03_note that says why.
+/// For results.json: jets, loss, accuracy, auc, auc_uncertainty, rejection_0.3, rejection_0.5, rejection_0.8 and
+/// their uncertainties, without the curve. What is not finite is null; a rejection that is null has a note
+/// rejection_0.3_note that says why.
 Json to_json(const BinaryMetrics& metrics);
 
 }  // namespace lightcone

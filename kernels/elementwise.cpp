@@ -17,10 +17,8 @@ constexpr int64_t grain = 16384;
 // y[i] = f(x[i], …) with f on the type of sums.
 template <class T, class F, class... In>
 void map(Context& ctx, int64_t n, T* y, F f, const In*... x) {
-  using Sum = sum_type<T>;
   parallel_chunks(ctx, n, grain, [&](int64_t, int64_t begin, int64_t end) {
-    vector_math::map(
-        end - begin, y + begin, [f](In... v) { return f(Sum(v)...); }, (x + begin)...);
+    vector_math::map(end - begin, y + begin, f, (x + begin)...);
   });
 }
 

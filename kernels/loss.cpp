@@ -93,8 +93,7 @@ void forward(const char* where, const char* name, Context& ctx, const Tensor& x,
   dispatch_compute(where, x.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
     using Sum = sum_type<T>;
-    *loss.data<Sum>() = static_cast<Sum>(
-        cpu::mean(ctx, x.numel(), x.data<T>(), targets.data<T>(), [=](T v, T t) { return term(Sum(v), Sum(t)); }));
+    *loss.data<Sum>() = static_cast<Sum>(cpu::mean(ctx, x.numel(), x.data<T>(), targets.data<T>(), term));
   });
 }
 
@@ -111,7 +110,7 @@ void backward(const char* where, const char* name, Context& ctx, const Tensor& d
     using Sum = sum_type<T>;
     const Sum factor = static_cast<Sum>(dloss.item() / static_cast<double>(x.numel()));
     cpu::map(ctx, x.numel(), x.data<T>(), targets.data<T>(), dx.data<T>(),
-             [=](T v, T t) { return factor * slope(Sum(v), Sum(t)); });
+             [=](Sum v, Sum t) { return factor * slope(v, t); });
   });
 }
 

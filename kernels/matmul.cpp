@@ -44,7 +44,8 @@ void linear(Context& ctx, int64_t T, int64_t N, int64_t K, const In* x, const In
         // gelu of what pre holds, so that the backward differentiates what was computed.
         each([out = sums.data()](int64_t i, Sum v) { out[i] = Sum(Out(v)); });
         if (pre) std::transform(sums.data(), sums.data() + rows * N, pre + first, [](Sum v) { return Out(v); });
-        vector_math::map(rows * N, y + first, elementwise::gelu<Sum>, sums.data());
+        vector_math::map(
+            rows * N, y + first, [](Sum v) { return elementwise::gelu(v); }, sums.data());
         break;
     }
   });
@@ -88,8 +89,8 @@ void linear_backward(Context& ctx, int64_t T, int64_t N, int64_t K, const Dy* dy
       const Dy* g = dy + begin * N;
       if (pre) {
         vector_math::map(
-            rows * N, through_gelu.data(), [](Dy d, Dy p) { return Dy(Sum(d) * elementwise::gelu_derivative(Sum(p))); },
-            g, pre + begin * N);
+            rows * N, through_gelu.data(), [](Sum d, Sum p) { return d * elementwise::gelu_derivative(p); }, g,
+            pre + begin * N);
         g = through_gelu.data();
       }
       if (db)

@@ -45,9 +45,10 @@ void sum_leading(Context& ctx, int64_t rows, int64_t cols, const T* x, double sc
 template <class T, class Sum = sum_type<T>>
 double sum_all(Context& ctx, int64_t n, const T* x) {
   return parallel_sum<double>(ctx, n, grain, [&](int64_t, int64_t begin, int64_t end) {
+    const T* in = x;
     Sum s = 0;
 #pragma omp simd reduction(+ : s)
-    for (int64_t i = begin; i < end; ++i) s += Sum(x[i]);
+    for (int64_t i = begin; i < end; ++i) s += Sum(in[i]);
     return double(s);
   });
 }

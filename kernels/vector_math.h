@@ -1,8 +1,15 @@
 #pragma once
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 
+<<<<<<< HEAD
 // Vector exp, log, log1p, tanh, erf and atan2 from the C library (libmvec), for loops under `#pragma omp simd`. The library's
+=======
+#include "engine/dtype.h"
+
+// Vector exp, log, log1p, tanh and erf from the C library (libmvec), for loops under `#pragma omp simd`. The library's
+>>>>>>> optim
 // own header offers them only with -ffast-math, which nothing here uses; so they are declared again with their vector
 // variants (x86 only).
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
@@ -44,31 +51,37 @@ inline double atan2(double y, double x) { return ::atan2(y, x); }
 /// map() works on blocks of this many elements.
 inline constexpr int64_t block = 64;
 
+/// Up to `block` numbers in the type of their sums, the rest of the block filled with the first.
 template <class T>
 struct PaddedBlock {
-  T values[block];
+  sum_type<T> values[block];
   PaddedBlock(const T* source, int64_t count) {
-    for (int64_t k = 0; k < block; ++k) values[k] = source[k < count ? k : 0];
+    for (int64_t k = 0; k < count; ++k) values[k] = static_cast<sum_type<T>>(source[k]);
+    for (int64_t k = count; k < block; ++k) values[k] = values[0];
   }
 };
 
-/// y[i] = f(x[i], …) for i < n; y may be one of the x. The vector functions differ from the scalar ones in the last
-/// bits, so the rest of n after whole blocks goes through a padded block and not through scalar code: an element's
-/// value does not depend on its place.
+/// y[i] = f(x[i], …) for i < n; y may be one of the x; f gets bf16 elements as float. The vector functions differ from
+/// the scalar ones in the last bits, so the rest of n after whole blocks goes through a padded block and not through
+/// scalar code: an element's value does not depend on its place.
 template <class Out, class F, class... In>
 void map(int64_t n, Out* y, F f, const In*... x) {
   int64_t i = 0;
-  for (; i + block <= n; i += block) {
+  if constexpr ((std::is_floating_point_v<In> && ... && std::is_floating_point_v<Out>))
+    for (; i + block <= n; i += block) {
 #pragma omp simd
-    for (int64_t k = 0; k < block; ++k) y[i + k] = Out(f(x[i + k]...));
+      for (int64_t k = 0; k < block; ++k) y[i + k] = Out(f(x[i + k]...));
+    }
+  // A conversion from or to bf16 would keep the loop over f from being vectorised, so it has its own.
+  for (; i < n; i += block) {
+    const int64_t count = std::min(block, n - i);
+    [&](const PaddedBlock<In>&... padded) {
+      decltype(f(padded.values[0]...)) out[block];
+#pragma omp simd
+      for (int64_t k = 0; k < block; ++k) out[k] = f(padded.values[k]...);
+      for (int64_t k = 0; k < count; ++k) y[i + k] = Out(out[k]);
+    }(PaddedBlock<In>(x + i, count)...);
   }
-  if (i == n) return;
-  [&](const PaddedBlock<In>&... padded) {
-    Out out[block];
-#pragma omp simd
-    for (int64_t k = 0; k < block; ++k) out[k] = Out(f(padded.values[k]...));
-    for (int64_t k = i; k < n; ++k) y[k] = out[k - i];
-  }(PaddedBlock<In>(x + i, n - i)...);
 }
 
 }  // namespace lightcone::vector_math

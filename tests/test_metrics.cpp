@@ -213,12 +213,12 @@ TEST_CASE("metrics: results.json holds null and a reason where there is no numbe
   CHECK(json["jets"] == 3);
   CHECK(json["auc"] == 1.0);
   CHECK(json["auc_uncertainty"].is_null());  // one signal jet has no spread
-  CHECK(json["rej03"].is_null());
-  CHECK(json["rej03_note"] == "no background jet passes: above 2");
+  CHECK(json["rejection_0.3"].is_null());
+  CHECK(json["rejection_0.3_note"] == "no background jet passes: above 2");
   CHECK(Json::parse(json.dump()) == json);
   const Json other = to_json(binary_metrics(labels, std::vector<double>{2, 1, 2}));
-  CHECK(other["rej08"] == 2.0);
-  CHECK(!other.contains("rej08_note"));
+  CHECK(other["rejection_0.8"] == 2.0);
+  CHECK(!other.contains("rejection_0.8_note"));
 }
 
 TEST_CASE("metrics: bad input is named") {

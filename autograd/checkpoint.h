@@ -1,0 +1,13 @@
+#pragma once
+#include <functional>
+
+#include "autograd/tape.h"
+
+namespace lightcone {
+
+/// f(x) without keeping what f computes on the way: the backward pass runs f again (with the same random numbers) and
+/// differentiates that. Gradients of parameters that f uses have the same bits as without, unless such a parameter is
+/// used outside of f as well.
+Var checkpoint(const Var& x, const std::function<Var(const Var&)>& f);
+
+}  // namespace lightcone

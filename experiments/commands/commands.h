@@ -1,0 +1,49 @@
+#pragma once
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "experiments/compose.h"
+
+namespace lightcone {
+
+/// The subcommands of the program. Each returns the exit status and throws Error for what the user has to mend.
+
+struct RunRequest {
+  ComposeRequest compose;
+  int threads = 0;            ///< 0: all
+  std::string profile_trace;  ///< file for a Chrome trace; empty: no profile
+  bool profile = false;       ///< print a table of time per kernel at the end
+};
+int run_command(const RunRequest& request);
+
+struct PredictRequest {
+  std::string run_folder, in, out;
+  std::optional<std::string> key;  ///< array of an npz input
+  std::optional<int64_t> run_idx;  ///< which of the run's networks; default the latest
+  int64_t batchsize = 512;
+  int threads = 0;
+};
+int predict_command(const PredictRequest& request);
+
+struct VerifyRequest {
+  std::vector<std::string> files;
+  bool float32 = false;  ///< network in f32 (momenta stay f64), tolerance 1e-4
+  bool all = false;      ///< print every quantity, not only the worst gradient
+  int threads = 0;
+};
+/// 0: all agree; 1: something differs; 2: nothing differs, but some file's network is not in this version.
+int verify_command(const VerifyRequest& request);
+
+int inspect_command(const std::vector<std::string>& paths);
+
+struct BenchRequest {
+  ComposeRequest compose;
+  int64_t batch = 128;
+  int runs = 10;
+  int threads = 0;
+  std::string json;  ///< file to append the JSON line to
+};
+int bench_command(const BenchRequest& request);
+
+}  // namespace lightcone

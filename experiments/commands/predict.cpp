@@ -1,0 +1,47 @@
+#include <cmath>
+
+#include "data/toptagging.h"
+#include "engine/npz.h"
+#include "experiments/commands/commands.h"
+#include "experiments/tagging/tagging.h"
+#include "experiments/toml.h"
+
+namespace lightcone {
+
+int predict_command(const PredictRequest& request) {
+  namespace fs = std::filesystem;
+  const fs::path folder = request.run_folder, out = request.out;
+  if (!fs::exists(folder / "config.toml")) fail("predict", "{} is not the folder of a run: it has no config.toml", folder.string());
+  if (out.extension() != ".npy" && out.extension() != ".npz") fail("predict", "--out {}: expected a name that ends in .npy or .npz", out.string());
+  const ExperimentConfig config = read_config(read_toml(folder / "config.toml"));
+  const TaggingTask task = tagging_task(config);
+  if (task.extra_scalars > 0) fail("predict", "the network of {} needs {} scalars per constituent, which an array of four-momenta lacks", folder.string(), task.extra_scalars);
+
+  Context ctx(request.threads);
+  std::unique_ptr<Tagger> tagger = build_tagger(ctx, config, task);
+  load_averaged_model(ctx, RunFolder::model_path(folder, request.run_idx.value_or(latest_index(folder))), *tagger);
+  const JetSet jets = read_jets(ctx, request.in, request.key);
+  const std::vector<double> logits = tagger_logits(ctx, *tagger, jets, request.batchsize, config.data.momentum_dtype());
+
+  // One output: the probability of signal. Several: softmax over the classes.
+  const int64_t outputs = task.num_outputs;
+  std::vector<double> scores = logits;
+  for (size_t j = 0; j < logits.size(); j += outputs) {
+    if (outputs == 1) {
+      scores[j] = 1 / (1 + std::exp(-logits[j]));
+      continue;
+    }
+    const double largest = *std::max_element(&logits[j], &logits[j] + outputs);
+    double sum = 0;
+    for (int64_t k = 0; k < outputs; ++k) sum += scores[j + k] = std::exp(logits[j + k] - largest);
+    for (int64_t k = 0; k < outputs; ++k) scores[j + k] /= sum;
+  }
+  Shape shape{jets.size()};
+  if (outputs > 1) shape.append(outputs);
+  if (out.extension() == ".npy") save_npy(out, ctx.of(shape, DType::f32, scores));
+  else save_npz(out, {{"scores", ctx.of(shape, DType::f32, scores)}, {"logits", ctx.of(shape, DType::f32, logits)}});
+  fmt::print("{} jets scored, {}\n", jets.size(), out.string());
+  return 0;
+}
+
+}  // namespace lightcone

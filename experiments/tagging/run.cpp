@@ -1,0 +1,193 @@
+#include <chrono>
+#include <cmath>
+
+#include "engine/file.h"
+#include "engine/safetensors.h"
+#include "experiments/figures.h"
+#include "experiments/machine.h"
+#include "experiments/paths.h"
+#include "experiments/progress.h"
+#include "experiments/report.h"
+#include "data/toptagging.h"
+#include "experiments/tagging/tagging.h"
+#include "experiments/toml.h"
+
+namespace lightcone {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+struct Sets {
+  JetSet train, val, test;
+  const JetSet& of(const std::string& name) const { return name == "train" ? train : name == "val" ? val : test; }
+};
+
+Sets load_sets(Context& ctx, const ExperimentConfig& config, Log& log) {
+  if (config.exp_type != "toptagging")
+    fail("run", "exp_type {} is not in this version of lightcone, which runs toptagging; its configuration composes, its data reader is to come",
+         config.exp_type);
+  const auto start = Clock::now();
+  const auto path = find_data(config.data.data_dir, fmt::format("toptagging_{}.npz", config.data.dataset));
+  log->info("Reading {}", path.string());
+  Sets sets;
+  if (config.train) sets.train = read_toptagging(ctx, path, "train"), sets.val = read_toptagging(ctx, path, "val");
+  for (const auto& name : config.evaluation.eval_set) {
+    JetSet& set = name == "train" ? sets.train : name == "val" ? sets.val : sets.test;
+    if (config.evaluate && set.size() == 0) set = read_toptagging(ctx, path, name);
+  }
+  for (const char* name : {"train", "val", "test"})
+    if (const JetSet& set = sets.of(name); set.size())
+      log->info("{:>5}: {} jets, {:.1f} constituents on average", name, set.size(),
+                static_cast<double>(set.fourmomenta.dim(0)) / static_cast<double>(set.size()));
+  log->info("Read in {:.2f} s", seconds_since(start));
+  return sets;
+}
+
+std::vector<int> int_labels(const JetSet& jets) {
+  const auto labels = jets.labels.span<int64_t>();
+  return {labels.begin(), labels.end()};
+}
+
+struct Evaluation {
+  EvaluatedSets sets;
+  std::vector<int> labels;     // of the set that is drawn: test where it is there
+  std::vector<double> logits;
+  std::string drawn;
+};
+
+void evaluate(Context& ctx, Tagger& tagger, const Sets& sets, const ExperimentConfig& config, const std::string& suffix, Evaluation& out, Log& log) {
+  const DType momentum = config.data.momentum_dtype();
+  for (const auto& name : config.evaluation.eval_set) {
+    const JetSet& jets = sets.of(name);
+    const auto start = Clock::now();
+    std::vector<double> logits = tagger_logits(ctx, tagger, jets, config.evaluation.batchsize, momentum);
+    const double rate = static_cast<double>(jets.size()) / std::max(seconds_since(start), 1e-9);
+    std::vector<int> labels = int_labels(jets);
+    BinaryMetrics m = binary_metrics(labels, logits);
+    log->info("{:>5}: accuracy {:.4f}, AUC {:.4f} ± {:.4f}, 1/eps_B {} (0.3), {} (0.5), {} (0.8), loss {:.4f}, {:.0f} jets/s", name + suffix,
+              m.accuracy, m.auc, m.auc_uncertainty, text(m.rejections[0]), text(m.rejections[1]), text(m.rejections[2]), m.loss, rate);
+    if (suffix.empty() && (name == "test" || out.drawn.empty())) out.labels = labels, out.logits = logits, out.drawn = name;
+    out.sets.emplace_back(name + suffix, std::move(m));
+  }
+}
+
+Json results_json(const Evaluation& evaluation, const Tagger& tagger, const TrainingHistory& history, double seconds) {
+  Json json = Json::object();
+  for (const auto& [name, metrics] : evaluation.sets) json[name] = to_json(metrics);
+  json["num_parameters"] = tagger.num_parameters();
+  json["training_seconds"] = history.training_seconds;
+  json["seconds"] = seconds;
+  json["peak_memory_mib"] = static_cast<double>(peak_memory()) / 1048576.0;
+  return json;
+}
+
+std::vector<std::pair<std::string, Figure>> figures(const ExperimentConfig& config, const TrainingHistory& h, const Evaluation& e) {
+  std::vector<std::pair<std::string, Figure>> out;
+  if (config.plotting.roc && !e.sets.empty()) out.emplace_back("roc", roc_figure(e.sets));
+  if (config.plotting.score && !e.logits.empty()) out.emplace_back("score", score_figure(e.labels, e.logits, "top", "QCD"));
+  if (config.plotting.loss && !h.loss.empty()) {
+    out.emplace_back("loss", loss_figure(h.loss, h.validation_step, h.validation_loss));
+    out.emplace_back("lr", learning_rate_figure(h.lr));
+    if (config.training.log_grad_norm) out.emplace_back("grad_norm", gradient_norm_figure(h.grad_norm));
+  }
+  return out;
+}
+
+Report make_report(const ExperimentConfig& config, const Tagger& tagger, const TrainingHistory& h, const Evaluation& e, double seconds, int threads) {
+  Report r;
+  r.title = fmt::format("{} / {}", config.exp_name, *config.run_name);
+  r.subtitle = fmt::format("{} with {} parameters on top tagging ({}): top-quark jets against QCD jets.", tagger.title(), tagger.num_parameters(),
+                           config.data.dataset);
+  r.facts = {{"Network", tagger.title()}, {"Parameters", fmt::format("{}", tagger.num_parameters())}};
+  if (!h.loss.empty()) {
+    r.facts.emplace_back("Iterations", fmt::format("{} × {} jets", h.loss.size(), config.training.batchsize));
+    r.facts.emplace_back("Training", duration_text(h.training_seconds));
+    r.facts.emplace_back("Speed", fmt::format("{:.0f} jets/s", h.items_per_second));
+  }
+  r.facts.emplace_back("Whole run", duration_text(seconds));
+  r.facts.emplace_back("Threads", fmt::format("{}", threads));
+  r.facts.emplace_back("Peak memory", bytes_text(peak_memory()));
+  r.facts.emplace_back("Seed", fmt::format("{}", *config.seed));
+  if (!e.sets.empty()) r.tables.push_back(results_table(e.sets));
+  for (const auto& [name, figure] : figures(config, h, e)) r.figures.push_back({svg(figure), ""});
+  ExperimentConfig copy = config;
+  r.sections.push_back({.title = "Machine", .facts = machine_facts()});
+  r.sections.push_back({.title = "Versions", .facts = version_facts()});
+  r.sections.push_back({.title = "Configuration", .text = toml_text(write_fields(copy))});
+  return r;
+}
+
+void write_plots(const RunFolder& folder, const ExperimentConfig& config, const TrainingHistory& h, const Evaluation& e) {
+  std::filesystem::create_directories(folder.plots_path());
+  for (const auto& [name, figure] : figures(config, h, e))
+    if (const std::string text = svg(figure); !text.empty()) write_atomic(folder.plots_path() / (name + ".svg"), text);
+  if (config.evaluation.save_roc && !e.sets.empty()) {
+    std::string text = "# background efficiency, signal efficiency\n";
+    for (const auto& [name, m] : e.sets)
+      if (name == e.drawn)
+        for (size_t k = 0; k < m.roc.threshold.size(); ++k)
+          text += fmt::format("{:.9g} {:.9g}\n", m.roc.background_efficiency(k), m.roc.signal_efficiency(k));
+    write_atomic(folder.plots_path() / "roc.txt", text);
+  }
+}
+
+void print_table(const EvaluatedSets& sets, Log& log) {
+  const Table table = results_table(sets);
+  std::vector<size_t> width(table.header.size(), 0);
+  auto columns = [](const std::string& s) { return static_cast<size_t>(std::count_if(s.begin(), s.end(), [](char c) { return (c & 0xC0) != 0x80; })); };
+  auto rows = table.rows;
+  rows.insert(rows.begin(), table.header);
+  for (const auto& row : rows)
+    for (size_t i = 0; i < row.size(); ++i) width[i] = std::max(width[i], columns(row[i]));
+  for (const auto& row : rows) {
+    std::string line;
+    for (size_t i = 0; i < row.size(); ++i) line += std::string(width[i] - columns(row[i]) + (i ? 3 : 0), ' ') + row[i];
+    log->info("{}", line);
+  }
+}
+
+void finish(const ExperimentConfig& config, const RunFolder& folder, const Tagger& tagger, const TrainingHistory& history,
+            const Evaluation& evaluation, double seconds, int threads, Log& log) {
+  if (!evaluation.sets.empty()) print_table(evaluation.sets, log);
+  log->info("Finished after {}, peak memory {}", duration_text(seconds), bytes_text(peak_memory()));
+  if (!folder.saves()) return;
+  write_atomic(folder.path() / "results.json", results_json(evaluation, tagger, history, seconds).dump(2) + "\n");
+  if (!config.plot) return;
+  write_plots(folder, config, history, evaluation);
+  write_atomic(folder.path() / "report.html", html(make_report(config, tagger, history, evaluation, seconds, threads)));
+  log->info("Report: {}", (folder.path() / "report.html").string());
+}
+
+}  // namespace
+
+void run_tagging(Context& ctx, ExperimentConfig& config, Log& log) {
+  const auto start = Clock::now();
+  std::unique_ptr<Tagger> tagger = build_tagger(ctx, config, tagging_task(config));
+  RunFolder folder(config);
+  const Sets sets = load_sets(ctx, config, log);
+  folder.create(config, log);  // what is wrong with the input was said before: nothing is written then
+  log->info("Run {} (index {}), seed {}, {} threads", folder.path().string(), folder.index(), *config.seed, ctx.threads());
+  log->info("{} with {} parameters in {}", tagger->title(), tagger->num_parameters(), config.use_float64 ? "f64" : "f32");
+
+  TrainingHistory history;
+  Evaluation evaluation;
+  if (config.train) {
+    TaggingTraining training(ctx, *tagger, sets.train, sets.val, config, static_cast<uint64_t>(*config.seed));
+    Trainer trainer(ctx, training, config, folder, log);
+    if (folder.warm_start()) trainer.warm_start(*folder.warm_start());
+    history = trainer.train();
+    if (config.evaluate && trainer.ema()) {
+      const auto averaged = trainer.ema()->average();
+      evaluate(ctx, *tagger, sets, config, "", evaluation, log);
+    }
+    if (config.evaluate) evaluate(ctx, *tagger, sets, config, trainer.ema() ? "_without_ema" : "", evaluation, log);
+  } else {
+    if (folder.warm_start()) load_averaged_model(ctx, folder.model_path(*folder.warm_start()), *tagger);
+    if (config.evaluate) evaluate(ctx, *tagger, sets, config, "", evaluation, log);
+  }
+  finish(config, folder, *tagger, history, evaluation, seconds_since(start), ctx.threads(), log);
+}
+
+}  // namespace lightcone

@@ -1,0 +1,248 @@
+#include "experiments/trainer.h"
+
+#include <chrono>
+#include <cmath>
+#include <limits>
+
+#include "autograd/optim/clip.h"
+#include "experiments/progress.h"
+#include "kernels/elementwise.h"
+
+namespace lightcone {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// Below this step max_grad_norm is not applied: early gradients are long.
+constexpr int64_t first_skippable_step = 1000;
+
+std::vector<Named<Parameter>> with_prefix(const std::vector<Named<Parameter>>& parameters, std::string_view prefix) {
+  std::vector<Named<Parameter>> out;
+  for (const auto& p : parameters)
+    if (p.name.starts_with(prefix)) out.push_back(p);
+  return out;
+}
+
+/// One row per step in metrics.csv; validation losses stand in the row of their step.
+class MetricsFile {
+ public:
+  explicit MetricsFile(const std::filesystem::path& path) : path_(path) {
+    if (path_.empty()) return;
+    file_ = std::fopen(path_.c_str(), "w");
+    if (!file_) fail("metrics", "cannot write {}", path_.string());
+    fmt::print(file_, "step,loss,lr,grad_norm,grad_norm_net,grad_norm_framesnet,val_loss\n");
+  }
+  MetricsFile(const MetricsFile&) = delete;
+  MetricsFile& operator=(const MetricsFile&) = delete;
+  ~MetricsFile() {
+    if (file_) std::fclose(file_);
+  }
+  void row(int64_t step, double loss, double lr, const GradientNorms& norms, std::optional<double> validation) {
+    if (!file_) return;
+    fmt::print(file_, "{},{:.9g},{:.9g},{:.6g},{:.6g},{:.6g},{}\n", step, loss, lr, norms.total, norms.net, norms.framesnet,
+               validation ? fmt::format("{:.9g}", *validation) : "");
+    if (validation && std::fflush(file_) != 0) fail("metrics", "cannot write {}: is the disk full?", path_.string());
+  }
+
+ private:
+  std::filesystem::path path_;
+  std::FILE* file_ = nullptr;
+};
+
+}  // namespace
+
+std::vector<ParameterGroup> default_groups(const Module& model, const TrainingConfig& t) {
+  const double frames_lr = t.lr * t.lr_factor_framesnet;
+  std::vector<ParameterGroup> groups = {
+      {{}, t.lr, t.weight_decay}, {{}, t.lr, 0.0}, {{}, frames_lr, t.weight_decay_framesnet}, {{}, frames_lr, 0.0}};
+  for (const auto& p : model.parameters()) {
+    if (!p.item->trainable) continue;
+    const bool frames = p.name.starts_with("framesnet."), vector = p.item->value.rank() <= 1;
+    groups[2 * frames + vector].parameters.push_back(p);
+  }
+  return groups;
+}
+
+GradientNorms update(Context& ctx, Module& model, Optimizer& optimizer, Ema* ema, const TrainingConfig& t, int64_t step) {
+  const auto all = model.parameters(), net = with_prefix(all, "net."), frames = with_prefix(all, "framesnet.");
+  GradientNorms norms;
+  norms.net = gradient_norm(ctx, net);
+  norms.framesnet = gradient_norm(ctx, frames);
+  if (!std::isfinite(norms.net) || !std::isfinite(norms.framesnet))
+    fail("training", "the gradient of step {} is not finite (norm of net {}, of framesnet {}); try a smaller learning rate, gradient clipping or use_float64=true",
+         step, norms.net, norms.framesnet);
+  if (t.clip_grad_value) clip_gradient_value(ctx, all, *t.clip_grad_value);
+  norms.total = t.clip_grad_norm ? clip_gradient_norm(ctx, all, *t.clip_grad_norm) : norms.net + norms.framesnet;
+  if (t.clip_grad_norm_framesnet) clip_gradient_norm(ctx, frames, *t.clip_grad_norm_framesnet);
+  norms.skipped = t.max_grad_norm && step > first_skippable_step && norms.total > *t.max_grad_norm;
+  if (!norms.skipped) {
+    optimizer.step();
+    if (ema) ema->update();
+  }
+  model.zero_grad();
+  return norms;
+}
+
+Optimizer make_optimizer(Context& ctx, const Module& model, const TrainingConfig& t) {
+  OptimizerOptions options{.name = t.optimizer, .betas = {}, .eps = {}};
+  // Ranger keeps its own, as the references do not pass theirs on.
+  if (t.optimizer != "Ranger") options.betas = t.betas, options.eps = t.eps;
+  return Optimizer(ctx, options, default_groups(model, t));
+}
+
+std::unique_ptr<Scheduler> make_scheduler(const ExperimentConfig& config, int64_t batches_per_epoch, Optimizer& optimizer) {
+  const TrainingConfig& t = config.training;
+  return make_scheduler(SchedulerOptions{.scheduler = t.scheduler,
+                                         .exp_type = config.exp_type,
+                                         .lr = t.lr,
+                                         .iterations = t.iterations,
+                                         .batches_per_epoch = batches_per_epoch,
+                                         .scheduler_scale = t.scheduler_scale,
+                                         .cosanneal_eta_min = t.cosanneal_eta_min,
+                                         .onecycle_pct_start = t.onecycle_pct_start,
+                                         .onecycle_div_factor = t.onecycle_div_factor,
+                                         .reduceplateau_factor = t.reduceplateau_factor,
+                                         .reduceplateau_patience = t.reduceplateau_patience},
+                        optimizer);
+}
+
+Trainer::Trainer(Context& ctx, Trainable& task, const ExperimentConfig& config, const RunFolder& folder, Log& log)
+    : ctx_(ctx),
+      task_(task),
+      config_(config),
+      folder_(folder),
+      log_(log),
+      training_(config.training),
+      optimizer_(make_optimizer(ctx, task.model(), config.training)),
+      scheduler_(make_scheduler(config, task.batches_per_epoch(), optimizer_)) {
+  if (config.ema) ema_.emplace(ctx, task.model().parameters(), config.ema_decay);
+  if (training_.validate_every_n_epochs_min) {
+    const auto least = static_cast<int64_t>(*training_.validate_every_n_epochs_min * static_cast<double>(task.batches_per_epoch()));
+    training_.validate_every_n_steps = std::max<int64_t>(1, std::min(training_.validate_every_n_steps, least));
+  }
+}
+
+TrainingState Trainer::state() { return {optimizer_, *scheduler_, ema(), task_.position(), steps_done_}; }
+
+void Trainer::warm_start(int64_t index) {
+  load_model(ctx_, folder_.model_path(index), task_.model());
+  TrainingState loaded = state();
+  load_state(ctx_, folder_.state_path(index), loaded);
+  task_.seek(loaded.position);
+  log_->info("Going on from {} after {} steps", folder_.model_path(index).string(), loaded.step);
+}
+
+void Trainer::save() {
+  if (!folder_.saves()) return;
+  save_model(ctx_, folder_.model_path(folder_.index()), task_.model(), ema());
+  save_state(ctx_, folder_.state_path(folder_.index()), state());
+}
+
+std::filesystem::path Trainer::best_model_path() const {
+  return folder_.path() / "models" / fmt::format("best_run{}.safetensors", folder_.index());
+}
+
+double Trainer::validate() {
+  if (!ema_) return task_.validation_loss();
+  const auto averaged = ema_->average();
+  return task_.validation_loss();
+}
+
+TrainingHistory Trainer::train() {
+  TrainingHistory h;
+  const int64_t N = training_.iterations, per_epoch = task_.batches_per_epoch();
+  log_->info("Training for {} iterations = {:.1f} epochs of {} batches, validating every {} iterations, patience {}", N,
+             static_cast<double>(N) / static_cast<double>(per_epoch), per_epoch, training_.validate_every_n_steps, training_.es_patience);
+  MetricsFile metrics(folder_.saves() ? folder_.path() / "metrics.csv" : std::filesystem::path{});
+  Progress progress(N);
+  const auto start = Clock::now();
+  int64_t items = 0, patience = 0;
+  double best = std::numeric_limits<double>::infinity();
+  // The best network of early stopping, in memory: it is also kept where nothing is saved.
+  std::vector<std::pair<std::string, Tensor>> best_state;
+  for (int64_t step = 0; step < N; ++step) {
+    GradientNorms norms;
+    double loss = 0;
+    const double lr = optimizer_.lr(0);
+    int64_t batch_items = 0;
+    {
+      Tape tape(ctx_);
+      const Trainable::Loss l = task_.next_loss(tape);
+      loss = l.value.value().item();
+      batch_items = l.items;
+      if (!std::isfinite(loss))
+        fail("training", "the loss of step {} is {}; the network of the last validation is kept. Try a smaller learning rate, gradient clipping or use_float64=true",
+             step, loss);
+      tape.backward(l.value);
+    }
+    norms = update(ctx_, task_.model(), optimizer_, ema(), training_, step);
+    steps_done_ = step + 1;
+    items += batch_items;
+    if (norms.skipped) {
+      ++h.skipped;
+      progress.clear();
+      log_->warn("Skipping step {}: gradient norm {:.4g} exceeds max_grad_norm {:.4g}", step, norms.total, *training_.max_grad_norm);
+    } else {
+      scheduler_->after_update();
+    }
+    h.step.push_back(static_cast<double>(step));
+    h.loss.push_back(loss);
+    h.lr.push_back(lr);
+    h.grad_norm.push_back(norms.total);
+    h.grad_norm_net.push_back(norms.net);
+    h.grad_norm_framesnet.push_back(norms.framesnet);
+
+    std::optional<double> validation;
+    if ((step + 1) % training_.validate_every_n_steps == 0) {
+      const auto begin = Clock::now();
+      validation = validate();
+      h.validation_seconds += seconds_since(begin);
+      h.validation_step.push_back(static_cast<double>(step + 1));
+      h.validation_loss.push_back(*validation);
+      progress.clear();
+      log_->info("Step {:>7}: training loss {:.4f}, validation loss {:.4f}, lr {:.2e}", step + 1, loss, *validation, lr);
+      if (!std::isfinite(*validation)) fail("training", "the validation loss after step {} is {}; the network of the validation before is kept", step, *validation);
+      save();
+      scheduler_->after_validation(*validation);
+      if (*validation < best) {
+        best = *validation;
+        patience = 0;
+        if (training_.es_load_best_model) {
+          best_state.clear();
+          for (auto& [name, t] : task_.model().state_dict(ctx_)) {
+            Tensor copy = ctx_.empty(t.shape(), t.dtype());
+            kernels::cast(ctx_, t, copy);
+            best_state.emplace_back(name, std::move(copy));
+          }
+          if (folder_.saves()) save_model(ctx_, best_model_path(), task_.model(), ema());
+        }
+      } else if (++patience > training_.es_patience) {
+        log_->info("Stopping early at step {}: {} validations without a better loss than {:.4f}", step + 1, patience, best);
+        h.stopped_early = true;
+      }
+    }
+    metrics.row(step, loss, lr, norms, validation);
+    scheduler_->after_iteration(step);
+    progress.update(step + 1, loss, lr, batch_items);
+    if (h.stopped_early) break;
+  }
+  progress.finish();
+  h.training_seconds = seconds_since(start) - h.validation_seconds;
+  h.items_per_second = static_cast<double>(items) / std::max(h.training_seconds, 1e-9);
+  log_->info("Trained for {} ({:.0f} jets/s), validated for {}", duration_text(h.training_seconds), h.items_per_second,
+             duration_text(h.validation_seconds));
+  if (!best_state.empty()) {
+    log_->info("Taking the network of the best validation (loss {:.4f})", best);
+    task_.model().load_state_dict(ctx_, [&](const std::string& name) {
+      for (auto& [key, t] : best_state)
+        if (key == name) return t;
+      return Tensor();
+    });
+  }
+  save();
+  return h;
+}
+
+}  // namespace lightcone

@@ -1,0 +1,93 @@
+#pragma once
+#include <functional>
+#include <optional>
+
+#include "autograd/module.h"
+#include "experiments/checkpoint.h"
+#include "experiments/config.h"
+#include "experiments/run_folder.h"
+
+namespace lightcone {
+
+/// What the training loop asks of an experiment; all else is the same for tagging, amplitudes and event generation.
+class Trainable {
+ public:
+  virtual ~Trainable() = default;
+  virtual Module& model() = 0;
+  virtual int64_t batches_per_epoch() const = 0;
+  /// The next call of next_loss() gets the batch at this position.
+  virtual void seek(BatchPosition position) = 0;
+  /// Position of the batch that next_loss() gives next.
+  virtual BatchPosition position() const = 0;
+  struct Loss {
+    Var value;
+    int64_t items;
+  };
+  virtual Loss next_loss(Tape& tape) = 0;
+  /// Loss of the model as it stands on the validation set.
+  virtual double validation_loss() = 0;
+};
+
+/// Parameter groups of the references: matrices of net with `weight_decay`, its vectors without; the same for framesnet
+/// with its own rate and decay.
+std::vector<ParameterGroup> default_groups(const Module& model, const TrainingConfig& training);
+
+/// The optimiser and the schedule that `training` names.
+Optimizer make_optimizer(Context& ctx, const Module& model, const TrainingConfig& training);
+std::unique_ptr<Scheduler> make_scheduler(const ExperimentConfig& config, int64_t batches_per_epoch, Optimizer& optimizer);
+
+/// Norms of one step's gradient, before clipping. `total` is what clip_grad_norm measures: the norm of all gradients;
+/// without clipping by norm the references report net + framesnet.
+struct GradientNorms {
+  double total = 0, net = 0, framesnet = 0;
+  bool skipped = false;  ///< the step was left out because of max_grad_norm
+};
+
+/// From gradients to updated parameters, in the order of the references: norms, clip by value, clip by norm, clip the
+/// frames network again, skip if too long (after step 1000), optimiser, averages. Does not touch the schedule. Throws
+/// Error naming the step if a gradient is NaN or infinite; parameters are as before then.
+GradientNorms update(Context& ctx, Module& model, Optimizer& optimizer, Ema* ema, const TrainingConfig& training,
+                     int64_t step);
+
+/// What training leaves behind, one entry per step that was taken (losses, rates, norms) or per validation.
+struct TrainingHistory {
+  std::vector<double> step, loss, lr, grad_norm, grad_norm_net, grad_norm_framesnet;
+  std::vector<double> validation_step, validation_loss;
+  int64_t skipped = 0;
+  double training_seconds = 0, validation_seconds = 0, items_per_second = 0;
+  bool stopped_early = false;
+};
+
+/// The training loop: steps, schedule, validation, early stopping, progress display, metrics.csv, and a saved model and
+/// state at every validation and at the end. Everything random comes from ctx.rng().
+///
+/// A loss or gradient that is NaN or infinite ends it with an Error that names the step; the files of the last
+/// validation stay.
+class Trainer {
+ public:
+  Trainer(Context& ctx, Trainable& task, const ExperimentConfig& config, const RunFolder& folder, Log& log);
+  TrainingHistory train();
+  /// Averaged parameters, where config.ema asks for them.
+  Ema* ema() { return ema_ ? &*ema_ : nullptr; }
+  /// Goes on from the network and the state that an earlier training of this run saved.
+  void warm_start(int64_t index);
+
+ private:
+  void save();
+  double validate();
+  TrainingState state();
+  std::filesystem::path best_model_path() const;
+
+  Context& ctx_;
+  Trainable& task_;
+  const ExperimentConfig& config_;
+  const RunFolder& folder_;
+  Log& log_;
+  TrainingConfig training_;
+  int64_t steps_done_ = 0;
+  Optimizer optimizer_;
+  std::unique_ptr<Scheduler> scheduler_;
+  std::optional<Ema> ema_;
+};
+
+}  // namespace lightcone

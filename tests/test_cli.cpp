@@ -1,0 +1,162 @@
+// The program as its users meet it: what works, and what one wrong word gives.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <fstream>
+
+#include "engine/fields.h"
+#include "engine/file.h"
+#include "engine/npz.h"
+#include "tests/support/process.h"
+
+using namespace lightcone;
+using namespace lightcone::test;
+namespace fs = std::filesystem;
+
+namespace {
+
+// A training of a second: the smallest network on the smallest data.
+std::vector<std::string> tiny(std::vector<std::string> more = {}) {
+  std::vector<std::string> out = {"run",   "-cn", "toptagging", "model=tag_transformer_1k", "training=top_1k", "data.dataset=tiny", "training.iterations=12",
+                                  "training.batchsize=32", "training.validate_every_n_steps=5", "seed=1", "run_name=a"};
+  out.insert(out.end(), more.begin(), more.end());
+  return out;
+}
+
+bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+// The error is one line, names `words`, status 1, and nothing was written.
+void rejects(const std::vector<std::string>& arguments, const std::vector<std::string>& words) {
+  TemporaryFolder folder;
+  const Finished f = test::lightcone(arguments, folder.path());
+  INFO(f.output);
+  CHECK(f.status == 1);
+  for (const auto& w : words) {
+    INFO("expected: ", w);
+    CHECK(has(f.output, w));
+  }
+  const auto lines = std::count(f.output.begin(), f.output.end(), '\n');
+  CHECK(lines <= 6);
+  CHECK(fs::is_empty(folder.path()));
+}
+
+}  // namespace
+
+TEST_CASE("cli: help and version") {
+  const Finished help = test::lightcone({"--help"});
+  CHECK(help.status == 0);
+  for (const char* word : {"run", "predict", "verify", "inspect", "bench"}) CHECK(has(help.output, word));
+  const Finished version = test::lightcone({"--version"});
+  CHECK(version.status == 0);
+  CHECK(has(version.output, "lightcone 0."));
+  CHECK(test::lightcone({}).status == 1);
+}
+
+TEST_CASE("cli: run writes the folder of the design, predict and inspect read it") {
+  TemporaryFolder folder;
+  const Finished run = test::lightcone(tiny(), folder.path());
+  INFO(run.output);
+  REQUIRE(run.status == 0);
+  const fs::path out = folder.path() / "runs" / "topt_local_debug" / "a";
+  for (const char* file : {"config.toml", "config_0.toml", "out_0.log", "metrics.csv", "results.json", "report.html",
+                           "models/model_run0.safetensors", "models/state_run0.safetensors"}) {
+    INFO(file);
+    CHECK(fs::exists(out / file));
+  }
+  const Json results = Json::parse(read_file(out / "results.json"));
+  for (const char* set : {"train", "val", "test"})
+    for (const char* key : {"accuracy", "auc", "rejection_0.3", "rejection_0.5", "rejection_0.8", "loss"}) {
+      INFO(set, " ", key);
+      CHECK(results[set].contains(key));
+    }
+  CHECK(results["num_parameters"] == 1777);
+  CHECK(results["peak_memory_mib"] > 1);
+  CHECK(results["seconds"] > 0);
+  const std::string metrics = read_file(out / "metrics.csv");
+  CHECK(std::count(metrics.begin(), metrics.end(), '\n') == 13);
+
+  const std::string data = std::string(LIGHTCONE_SOURCE_DIR) + "/data/toptagging_tiny.npz";
+  const Finished predict = test::lightcone({"predict", out.string(), "--in", data, "--out", "scores.npz", "--key", "kinematics_test"}, folder.path());
+  INFO(predict.output);
+  REQUIRE(predict.status == 0);
+  Context ctx(1);
+  const Tensor scores = Npz(folder.path() / "scores.npz").load(ctx, "scores");
+  REQUIRE(scores.shape() == Shape{200});
+  for (float s : scores.span<float>()) CHECK((s > 0 && s < 1));
+  // One jet at a time gives the same bits: a score does not depend on the other jets of the batch.
+  REQUIRE(test::lightcone({"predict", out.string(), "--in", data, "--out", "single.npz", "--key", "kinematics_test", "--batch", "1"}, folder.path()).status == 0);
+  const Tensor single = Npz(folder.path() / "single.npz").load(ctx, "scores");
+  CHECK(std::equal(scores.data<float>(), scores.data<float>() + 200, single.data<float>()));
+
+  const Finished inspect = test::lightcone({"inspect", out.string(), data}, folder.path());
+  CHECK(inspect.status == 0);
+  CHECK(has(inspect.output, "net.blocks.0.attention.qkv_linear.linear.weight"));
+  CHECK(has(inspect.output, "kinematics_train"));
+
+  const Finished again = test::lightcone(tiny(), folder.path());
+  CHECK(again.status == 1);
+  CHECK(has(again.output, "exists already"));
+}
+
+TEST_CASE("cli: a warm start goes on, with the next index") {
+  TemporaryFolder folder;
+  REQUIRE(test::lightcone(tiny(), folder.path()).status == 0);
+  const std::string out = (folder.path() / "runs" / "topt_local_debug" / "a").string();
+  const Finished warm = test::lightcone({"run", "-cp", out, "-cn", "config", "warm_start_idx=0", "training.scheduler_scale=2"}, folder.path());
+  INFO(warm.output);
+  REQUIRE(warm.status == 0);
+  CHECK(fs::exists(out + "/models/model_run1.safetensors"));
+  CHECK(fs::exists(out + "/out_1.log"));
+  const Finished evaluate = test::lightcone({"run", "-cp", out, "-cn", "config", "warm_start_idx=1", "train=false"}, folder.path());
+  INFO(evaluate.output);
+  CHECK(evaluate.status == 0);
+}
+
+TEST_CASE("cli: save=false writes nothing") {
+  TemporaryFolder folder;
+  CHECK(test::lightcone(tiny({"save=false"}), folder.path()).status == 0);
+  CHECK(fs::is_empty(folder.path()));
+}
+
+TEST_CASE("cli: bad input gets one clear error and nothing is written") {
+  rejects(tiny({"training.itertions=3"}), {"training.itertions", "training.iterations"});
+  rejects(tiny({"model=tag_transformr"}), {"tag_transformr", "tag_transformer"});
+  rejects(tiny({"training.batchsize=-4"}), {"training.batchsize", "-4"});
+  rejects(tiny({"training.batchsize=many"}), {"training.batchsize", "many"});
+  rejects(tiny({"training.optimizer=Adamm"}), {"Adamm", "Adam"});
+  rejects(tiny({"training.scheduler=Cosine"}), {"Cosine", "CosineAnnealingLR"});
+  rejects(tiny({"model.net.num_heads=0"}), {"num_heads is 0"});
+  rejects(tiny({"model.net.attn_reps=8x0"}), {"8x0", "8x0n+2x1n"});
+  rejects(tiny({"model.net.hidden=3"}), {"hidden"});
+  rejects(tiny({"data.dataset=nowhere"}), {"toptagging_nowhere.npz"});
+  rejects(tiny({"data.beam_reference=lightlke"}), {"lightlke", "lightlike"});
+  rejects(tiny({"device=cuda"}), {"cuda"});
+  rejects(tiny({"weightquant.use=true"}), {"weightquant"});
+  rejects({"run", "-cn", "toptaging"}, {"toptaging", "toptagging"});
+  rejects({"run", "-cn", "jctagging"}, {"jctagging"});
+  rejects({"predict", "nowhere", "--in", "a.npz", "--out", "b.npz"}, {"nowhere"});
+  rejects({"inspect", "nowhere"}, {"nowhere"});
+  rejects({"verify", "nowhere.safetensors"}, {"nowhere.safetensors"});
+}
+
+TEST_CASE("cli: damaged data is named, and nothing is written") {
+  TemporaryFolder data;
+  const std::string whole = read_file(fs::path(LIGHTCONE_SOURCE_DIR) / "data" / "toptagging_tiny.npz");
+  std::ofstream(data.path() / "toptagging_cut.npz", std::ios::binary) << whole.substr(0, whole.size() / 2);
+  std::ofstream(data.path() / "toptagging_junk.npz", std::ios::binary) << std::string(1000, 'x');
+  std::ofstream(data.path() / "toptagging_empty.npz", std::ios::binary);
+  for (const char* name : {"cut", "junk", "empty"})
+    rejects(tiny({"data.data_dir=" + data.path().string(), fmt::format("data.dataset={}", name)}), {fmt::format("toptagging_{}.npz", name)});
+}
+
+TEST_CASE("cli: a loss that is not finite stops the training, names the step, and the last network stays") {
+  TemporaryFolder folder;
+  const Finished f = test::lightcone(tiny({"training.lr=1e18", "training.scheduler=null", "training.clip_grad_norm=null", "training.optimizer=Adam",
+                                           "training.validate_every_n_steps=1", "training.iterations=200"}),
+                                     folder.path());
+  INFO(f.output);
+  CHECK(f.status == 1);
+  CHECK(has(f.output, "step"));
+  const fs::path models = folder.path() / "runs" / "topt_local_debug" / "a" / "models";
+  if (fs::exists(models / "model_run0.safetensors")) CHECK(test::lightcone({"inspect", (models / "model_run0.safetensors").string()}).status == 0);
+}
