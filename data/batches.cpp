@@ -16,7 +16,7 @@ BatchPlan::BatchPlan(int64_t items, int64_t batch_size, uint64_t seed, bool shuf
   batch_size_ = std::min(batch_size, items);
 }
 
-std::span<const int64_t> BatchPlan::at(BatchPosition position) {
+std::span<const int64_t> BatchPlan::at(BatchPosition position) & {
   if (position.epoch < 0 || position.batch < 0 || position.batch >= batches())
     fail("batches", "batch {} of epoch {}; an epoch has {}", position.batch, position.epoch, batches());
   if (epoch_ != position.epoch && (shuffle_ || order_.empty())) {

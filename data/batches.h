@@ -18,8 +18,8 @@ class BatchPlan {
   /// Without `shuffle` every epoch runs in file order. Throws Error unless items and batch_size are positive.
   BatchPlan(int64_t items, int64_t batch_size, uint64_t seed, bool shuffle = true);
   int64_t batches() const { return (items_ + batch_size_ - 1) / batch_size_; }  ///< per epoch
-  /// The items of a batch; valid until the next call.
-  std::span<const int64_t> at(BatchPosition position);
+  /// The items of a batch; valid until the next call, or the end of the plan.
+  std::span<const int64_t> at(BatchPosition position) &;
   BatchPosition next(BatchPosition position) const;
 
  private:

@@ -2,7 +2,8 @@
 
 #include <doctest/doctest.h>
 
-#include <regex>
+#include <algorithm>
+#include <cctype>
 
 #include "engine/error.h"
 #include "tests/support/scratch_folder.h"
@@ -19,10 +20,12 @@ TEST_CASE("log: messages from before the file is known come first, with level an
     CHECK(!std::filesystem::exists(path));
     log.to_file(path);
     log.pointer()->error("third");
-    const std::string time = R"(\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d )";
     // Readable at once, without closing.
-    CHECK(std::regex_match(read_file(path),
-                           std::regex(time + R"(I\] first 1\n)" + time + R"(W\] second\n)" + time + R"(E\] third\n)")));
+    std::string text = read_file(path);
+    std::replace_if(
+        text.begin(), text.end(), [](unsigned char c) { return std::isdigit(c); }, '0');
+    const std::string time = "[0000-00-00 00:00:00 ";
+    CHECK(text == time + "I] first 0\n" + time + "W] second\n" + time + "E] third\n");
   }
   Log again(false);
   again.to_file(path);  // appends: a resumed run keeps its log

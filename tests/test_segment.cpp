@@ -109,6 +109,14 @@ TEST_CASE("gather and scatter of rows") {
     }
 }
 
+TEST_CASE("rows are added in the order of the index") {
+  Context ctx(2);
+  const Tensor x = ctx.of({3, 1}, DType::f32, Numbers{1e8, -1e8, 1});
+  Tensor y = ctx.empty({1, 1}, DType::f32);
+  kernels::scatter_add_rows(ctx, x, integers(ctx, {0, 0, 0}), y);
+  CHECK(y.item() == 1);  // the other way round, the 1 would be lost
+}
+
 TEST_CASE("a row in front of every jet") {
   const int64_t C = 5;
   check_op({.name = "prepend_rows",

@@ -207,20 +207,22 @@ TEST_CASE("batches: every epoch has all items once, the last batch short, the or
       order.insert(order.end(), batch.begin(), batch.end());
     }
     // A plan that starts here gives the same.
-    const auto again = BatchPlan(103, 10, 5).at({epoch, 7});
+    BatchPlan resumed(103, 10, 5);
+    const auto again = resumed.at({epoch, 7});
     CHECK(std::equal(again.begin(), again.end(), order.begin() + 70));
     orders.insert(order);
     std::sort(order.begin(), order.end());
     for (int64_t i = 0; i < 103; ++i) CHECK(order[i] == i);
   }
   CHECK(orders.size() == 4);
-  const auto other = BatchPlan(103, 103, 6).at({0, 0});
+  BatchPlan reseeded(103, 103, 6), in_order(5, 2, 0, false), one_batch(5, 100, 0);
+  const auto other = reseeded.at({0, 0});
   CHECK(!orders.contains(std::vector<int64_t>(other.begin(), other.end())));
 
-  const auto plain = BatchPlan(5, 2, 0, false).at({3, 2});
+  const auto plain = in_order.at({3, 2});
   CHECK(plain.size() == 1);
   CHECK(plain[0] == 4);
-  CHECK(BatchPlan(5, 100, 0).at({0, 0}).size() == 5);
+  CHECK(one_batch.at({0, 0}).size() == 5);
   CHECK_THROWS_AS(BatchPlan(0, 1, 0), Error);
   CHECK_THROWS_AS(BatchPlan(5, 0, 0), Error);
   CHECK_THROWS_AS(plan.at({0, 11}), Error);
