@@ -23,7 +23,7 @@ void softmax(Context& ctx, int64_t rows, int64_t cols, const T* x, T* y) {
 #pragma omp simd reduction(max : max)
       for (int64_t c = 0; c < cols; ++c) max = std::max(max, Sum(in[c]));
       vector_math::map(
-          cols, e, [max](T v) { return vector_math::exp(Sum(v) - max); }, in);
+          cols, e, [max](Sum v) { return vector_math::exp(v - max); }, in);
 #pragma omp simd reduction(+ : sum)
       for (int64_t c = 0; c < cols; ++c) sum += e[c];
       if constexpr (log) {
@@ -46,7 +46,7 @@ void softmax_backward(Context& ctx, int64_t rows, int64_t cols, const T* dy, con
 #pragma omp simd reduction(+ : sum)
       for (int64_t c = 0; c < cols; ++c) sum += Sum(g[c]);
       vector_math::map(
-          cols, out, [sum](T g, T p) { return Sum(g) - vector_math::exp(Sum(p)) * sum; }, g, p);
+          cols, out, [sum](Sum g, Sum p) { return g - vector_math::exp(p) * sum; }, g, p);
     } else {
 #pragma omp simd reduction(+ : sum)
       for (int64_t c = 0; c < cols; ++c) sum += Sum(p[c]) * Sum(g[c]);
