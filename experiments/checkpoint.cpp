@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "engine/safetensors.h"
-#include "version.h"
 #include "kernels/elementwise.h"
+#include "version.h"
 
 namespace lightcone {
 
@@ -24,7 +24,8 @@ State take(Context& ctx, const Safetensors& file, const std::string& prefix) {
   State state;
   for (const auto& name : file.names()) {
     if (name.starts_with(prefix + "tensor.")) state.tensors[name.substr(prefix.size() + 7)] = file.load(ctx, name);
-    if (name.starts_with(prefix + "number.")) state.numbers[name.substr(prefix.size() + 7)] = file.load(ctx, name).item();
+    if (name.starts_with(prefix + "number."))
+      state.numbers[name.substr(prefix.size() + 7)] = file.load(ctx, name).item();
   }
   return state;
 }
@@ -46,16 +47,21 @@ void save_model(Context& ctx, const std::filesystem::path& path, const Module& m
   save_safetensors(path, out, {{"format", "lightcone"}, {"version", LIGHTCONE_VERSION}});
 }
 
-void load_model(Context& ctx, const std::filesystem::path& path, Module& model) { load(ctx, Safetensors(path), model, ""); }
+void load_model(Context& ctx, const std::filesystem::path& path, Module& model) {
+  load(ctx, Safetensors(path), model, "");
+}
 
-void load_averaged_model(Context& ctx, const std::filesystem::path& path, Module& model) { load(ctx, Safetensors(path), model, "ema."); }
+void load_averaged_model(Context& ctx, const std::filesystem::path& path, Module& model) {
+  load(ctx, Safetensors(path), model, "ema.");
+}
 
 void save_state(Context& ctx, const std::filesystem::path& path, const TrainingState& s) {
   Entries out;
   put(ctx, out, "optimizer.", s.optimizer.state_dict());
   put(ctx, out, "scheduler.", s.scheduler.state_dict());
   if (s.ema) put(ctx, out, "ema.", s.ema->state_dict());
-  for (const auto& [name, position] : ctx.rng().positions()) out.emplace_back("rng." + name, number(ctx, static_cast<double>(position)));
+  for (const auto& [name, position] : ctx.rng().positions())
+    out.emplace_back("rng." + name, number(ctx, static_cast<double>(position)));
   out.emplace_back("data.epoch", number(ctx, static_cast<double>(s.position.epoch)));
   out.emplace_back("data.batch", number(ctx, static_cast<double>(s.position.batch)));
   out.emplace_back("step", number(ctx, static_cast<double>(s.step)));
@@ -71,7 +77,8 @@ void load_state(Context& ctx, const std::filesystem::path& path, TrainingState& 
   for (const auto& name : file.names())
     if (name.starts_with("rng.")) positions[name.substr(4)] = static_cast<uint64_t>(file.load(ctx, name).item());
   ctx.rng().set_positions(positions);
-  s.position = {static_cast<int64_t>(file.load(ctx, "data.epoch").item()), static_cast<int64_t>(file.load(ctx, "data.batch").item())};
+  s.position = {static_cast<int64_t>(file.load(ctx, "data.epoch").item()),
+                static_cast<int64_t>(file.load(ctx, "data.batch").item())};
   s.step = static_cast<int64_t>(file.load(ctx, "step").item());
 }
 

@@ -41,8 +41,8 @@ class MetricsFile {
   }
   void row(int64_t step, double loss, double lr, const GradientNorms& norms, std::optional<double> validation) {
     if (!file_) return;
-    fmt::print(file_, "{},{:.9g},{:.9g},{:.6g},{:.6g},{:.6g},{}\n", step, loss, lr, norms.total, norms.net, norms.framesnet,
-               validation ? fmt::format("{:.9g}", *validation) : "");
+    fmt::print(file_, "{},{:.9g},{:.9g},{:.6g},{:.6g},{:.6g},{}\n", step, loss, lr, norms.total, norms.net,
+               norms.framesnet, validation ? fmt::format("{:.9g}", *validation) : "");
     if (validation && std::fflush(file_) != 0) fail("metrics", "cannot write {}: is the disk full?", path_.string());
   }
 
@@ -65,13 +65,16 @@ std::vector<ParameterGroup> default_groups(const Module& model, const TrainingCo
   return groups;
 }
 
-GradientNorms update(Context& ctx, Module& model, Optimizer& optimizer, Ema* ema, const TrainingConfig& t, int64_t step) {
+GradientNorms update(Context& ctx, Module& model, Optimizer& optimizer, Ema* ema, const TrainingConfig& t,
+                     int64_t step) {
   const auto all = model.parameters(), net = with_prefix(all, "net."), frames = with_prefix(all, "framesnet.");
   GradientNorms norms;
   norms.net = gradient_norm(ctx, net);
   norms.framesnet = gradient_norm(ctx, frames);
   if (!std::isfinite(norms.net) || !std::isfinite(norms.framesnet))
-    fail("training", "the gradient of step {} is not finite (norm of net {}, of framesnet {}); try a smaller learning rate, gradient clipping or use_float64=true",
+    fail("training",
+         "the gradient of step {} is not finite (norm of net {}, of framesnet {}); try a smaller learning rate, "
+         "gradient clipping or use_float64=true",
          step, norms.net, norms.framesnet);
   if (t.clip_grad_value) clip_gradient_value(ctx, all, *t.clip_grad_value);
   norms.total = t.clip_grad_norm ? clip_gradient_norm(ctx, all, *t.clip_grad_norm) : norms.net + norms.framesnet;
@@ -92,7 +95,8 @@ Optimizer make_optimizer(Context& ctx, const Module& model, const TrainingConfig
   return Optimizer(ctx, options, default_groups(model, t));
 }
 
-std::unique_ptr<Scheduler> make_scheduler(const ExperimentConfig& config, int64_t batches_per_epoch, Optimizer& optimizer) {
+std::unique_ptr<Scheduler> make_scheduler(const ExperimentConfig& config, int64_t batches_per_epoch,
+                                          Optimizer& optimizer) {
   const TrainingConfig& t = config.training;
   return make_scheduler(SchedulerOptions{.scheduler = t.scheduler,
                                          .exp_type = config.exp_type,
@@ -119,7 +123,8 @@ Trainer::Trainer(Context& ctx, Trainable& task, const ExperimentConfig& config, 
       scheduler_(make_scheduler(config, task.batches_per_epoch(), optimizer_)) {
   if (config.ema) ema_.emplace(ctx, task.model().parameters(), config.ema_decay);
   if (training_.validate_every_n_epochs_min) {
-    const auto least = static_cast<int64_t>(*training_.validate_every_n_epochs_min * static_cast<double>(task.batches_per_epoch()));
+    const auto least =
+        static_cast<int64_t>(*training_.validate_every_n_epochs_min * static_cast<double>(task.batches_per_epoch()));
     training_.validate_every_n_steps = std::max<int64_t>(1, std::min(training_.validate_every_n_steps, least));
   }
 }
@@ -154,7 +159,8 @@ TrainingHistory Trainer::train() {
   TrainingHistory h;
   const int64_t N = training_.iterations, per_epoch = task_.batches_per_epoch();
   log_->info("Training for {} iterations = {:.1f} epochs of {} batches, validating every {} iterations, patience {}", N,
-             static_cast<double>(N) / static_cast<double>(per_epoch), per_epoch, training_.validate_every_n_steps, training_.es_patience);
+             static_cast<double>(N) / static_cast<double>(per_epoch), per_epoch, training_.validate_every_n_steps,
+             training_.es_patience);
   MetricsFile metrics(folder_.saves() ? folder_.path() / "metrics.csv" : std::filesystem::path{});
   Progress progress(N);
   const auto start = Clock::now();
@@ -173,7 +179,9 @@ TrainingHistory Trainer::train() {
       loss = l.value.value().item();
       batch_items = l.items;
       if (!std::isfinite(loss))
-        fail("training", "the loss of step {} is {}; the network of the last validation is kept. Try a smaller learning rate, gradient clipping or use_float64=true",
+        fail("training",
+             "the loss of step {} is {}; the network of the last validation is kept. Try a smaller learning rate, "
+             "gradient clipping or use_float64=true",
              step, loss);
       tape.backward(l.value);
     }
@@ -183,7 +191,8 @@ TrainingHistory Trainer::train() {
     if (norms.skipped) {
       ++h.skipped;
       progress.clear();
-      log_->warn("Skipping step {}: gradient norm {:.4g} exceeds max_grad_norm {:.4g}", step, norms.total, *training_.max_grad_norm);
+      log_->warn("Skipping step {}: gradient norm {:.4g} exceeds max_grad_norm {:.4g}", step, norms.total,
+                 *training_.max_grad_norm);
     } else {
       scheduler_->after_update();
     }
@@ -202,8 +211,11 @@ TrainingHistory Trainer::train() {
       h.validation_step.push_back(static_cast<double>(step + 1));
       h.validation_loss.push_back(*validation);
       progress.clear();
-      log_->info("Step {:>7}: training loss {:.4f}, validation loss {:.4f}, lr {:.2e}", step + 1, loss, *validation, lr);
-      if (!std::isfinite(*validation)) fail("training", "the validation loss after step {} is {}; the network of the validation before is kept", step, *validation);
+      log_->info("Step {:>7}: training loss {:.4f}, validation loss {:.4f}, lr {:.2e}", step + 1, loss, *validation,
+                 lr);
+      if (!std::isfinite(*validation))
+        fail("training", "the validation loss after step {} is {}; the network of the validation before is kept", step,
+             *validation);
       save();
       scheduler_->after_validation(*validation);
       if (*validation < best) {
@@ -219,7 +231,8 @@ TrainingHistory Trainer::train() {
           if (folder_.saves()) save_model(ctx_, best_model_path(), task_.model(), ema());
         }
       } else if (++patience > training_.es_patience) {
-        log_->info("Stopping early at step {}: {} validations without a better loss than {:.4f}", step + 1, patience, best);
+        log_->info("Stopping early at step {}: {} validations without a better loss than {:.4f}", step + 1, patience,
+                   best);
         h.stopped_early = true;
       }
     }

@@ -34,7 +34,8 @@ std::vector<ParameterGroup> default_groups(const Module& model, const TrainingCo
 
 /// The optimiser and the schedule that `training` names.
 Optimizer make_optimizer(Context& ctx, const Module& model, const TrainingConfig& training);
-std::unique_ptr<Scheduler> make_scheduler(const ExperimentConfig& config, int64_t batches_per_epoch, Optimizer& optimizer);
+std::unique_ptr<Scheduler> make_scheduler(const ExperimentConfig& config, int64_t batches_per_epoch,
+                                          Optimizer& optimizer);
 
 /// Norms of one step's gradient, before clipping. `total` is what clip_grad_norm measures: the norm of all gradients;
 /// without clipping by norm the references report net + framesnet.

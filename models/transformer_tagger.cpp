@@ -5,7 +5,8 @@
 
 namespace lightcone {
 
-TransformerTagger::TransformerTagger(Context& ctx, const Json& model, const TaggingTask& task, const EmbeddingConfig& embedding, DType dtype)
+TransformerTagger::TransformerTagger(Context& ctx, const Json& model, const TaggingTask& task,
+                                     const EmbeddingConfig& embedding, DType dtype)
     : embedding_(embedding), dtype_(dtype), trafo_fourmomenta_(ctx, TensorReps("1x1n")) {
   read_fields(model, config_, "model");
   config_.net.in_channels = 7 + task.extra_scalars + 4 * config_.add_fourmomenta_backbone + !config_.mean_aggregation;

@@ -16,7 +16,8 @@ struct TransformerTaggerConfig {
   TransformerConfig net;
   Json framesnet = Json::object();
   void fields(auto& f) {
-    f("in_channels", in_channels), f("out_channels", out_channels), f("use_amp", use_amp), f("attention_backend", attention_backend);
+    f("in_channels", in_channels), f("out_channels", out_channels), f("use_amp", use_amp),
+        f("attention_backend", attention_backend);
     f("add_fourmomenta_backbone", add_fourmomenta_backbone), f("mean_aggregation", mean_aggregation);
     f("reference_behaviour", reference_behaviour), f("net", net), f("framesnet", framesnet);
   }
@@ -27,7 +28,8 @@ struct TransformerTaggerConfig {
 /// (beams, time) that the embedding adds for frames networks are never seen, so they are not made.
 class TransformerTagger : public Tagger {
  public:
-  TransformerTagger(Context& ctx, const Json& model, const TaggingTask& task, const EmbeddingConfig& embedding, DType dtype);
+  TransformerTagger(Context& ctx, const Json& model, const TaggingTask& task, const EmbeddingConfig& embedding,
+                    DType dtype);
   Var operator()(Tape& tape, const JetSet& jets, Intermediates* intermediates) override;
   std::string title() const override { return "Transformer"; }
 

@@ -17,8 +17,17 @@ namespace {
 
 // A training of a second: the smallest network on the smallest data.
 std::vector<std::string> tiny(std::vector<std::string> more = {}) {
-  std::vector<std::string> out = {"run",   "-cn", "toptagging", "model=tag_transformer_1k", "training=top_1k", "data.dataset=tiny", "training.iterations=12",
-                                  "training.batchsize=32", "training.validate_every_n_steps=5", "seed=1", "run_name=a"};
+  std::vector<std::string> out = {"run",
+                                  "-cn",
+                                  "toptagging",
+                                  "model=tag_transformer_1k",
+                                  "training=top_1k",
+                                  "data.dataset=tiny",
+                                  "training.iterations=12",
+                                  "training.batchsize=32",
+                                  "training.validate_every_n_steps=5",
+                                  "seed=1",
+                                  "run_name=a"};
   out.insert(out.end(), more.begin(), more.end());
   return out;
 }
@@ -76,7 +85,8 @@ TEST_CASE("cli: run writes the folder of the design, predict and inspect read it
   CHECK(std::count(metrics.begin(), metrics.end(), '\n') == 13);
 
   const std::string data = std::string(LIGHTCONE_SOURCE_DIR) + "/data/toptagging_tiny.npz";
-  const Finished predict = test::lightcone({"predict", out.string(), "--in", data, "--out", "scores.npz", "--key", "kinematics_test"}, folder.path());
+  const Finished predict = test::lightcone(
+      {"predict", out.string(), "--in", data, "--out", "scores.npz", "--key", "kinematics_test"}, folder.path());
   INFO(predict.output);
   REQUIRE(predict.status == 0);
   Context ctx(1);
@@ -84,7 +94,10 @@ TEST_CASE("cli: run writes the folder of the design, predict and inspect read it
   REQUIRE(scores.shape() == Shape{200});
   for (float s : scores.span<float>()) CHECK((s > 0 && s < 1));
   // One jet at a time gives the same bits: a score does not depend on the other jets of the batch.
-  REQUIRE(test::lightcone({"predict", out.string(), "--in", data, "--out", "single.npz", "--key", "kinematics_test", "--batch", "1"}, folder.path()).status == 0);
+  REQUIRE(test::lightcone({"predict", out.string(), "--in", data, "--out", "single.npz", "--key", "kinematics_test",
+                           "--batch", "1"},
+                          folder.path())
+              .status == 0);
   const Tensor single = Npz(folder.path() / "single.npz").load(ctx, "scores");
   CHECK(std::equal(scores.data<float>(), scores.data<float>() + 200, single.data<float>()));
 
@@ -102,12 +115,14 @@ TEST_CASE("cli: a warm start goes on, with the next index") {
   TemporaryFolder folder;
   REQUIRE(test::lightcone(tiny(), folder.path()).status == 0);
   const std::string out = (folder.path() / "runs" / "topt_local_debug" / "a").string();
-  const Finished warm = test::lightcone({"run", "-cp", out, "-cn", "config", "warm_start_idx=0", "training.scheduler_scale=2"}, folder.path());
+  const Finished warm = test::lightcone(
+      {"run", "-cp", out, "-cn", "config", "warm_start_idx=0", "training.scheduler_scale=2"}, folder.path());
   INFO(warm.output);
   REQUIRE(warm.status == 0);
   CHECK(fs::exists(out + "/models/model_run1.safetensors"));
   CHECK(fs::exists(out + "/out_1.log"));
-  const Finished evaluate = test::lightcone({"run", "-cp", out, "-cn", "config", "warm_start_idx=1", "train=false"}, folder.path());
+  const Finished evaluate =
+      test::lightcone({"run", "-cp", out, "-cn", "config", "warm_start_idx=1", "train=false"}, folder.path());
   INFO(evaluate.output);
   CHECK(evaluate.status == 0);
 }
@@ -146,17 +161,20 @@ TEST_CASE("cli: damaged data is named, and nothing is written") {
   std::ofstream(data.path() / "toptagging_junk.npz", std::ios::binary) << std::string(1000, 'x');
   std::ofstream(data.path() / "toptagging_empty.npz", std::ios::binary);
   for (const char* name : {"cut", "junk", "empty"})
-    rejects(tiny({"data.data_dir=" + data.path().string(), fmt::format("data.dataset={}", name)}), {fmt::format("toptagging_{}.npz", name)});
+    rejects(tiny({"data.data_dir=" + data.path().string(), fmt::format("data.dataset={}", name)}),
+            {fmt::format("toptagging_{}.npz", name)});
 }
 
 TEST_CASE("cli: a loss that is not finite stops the training, names the step, and the last network stays") {
   TemporaryFolder folder;
-  const Finished f = test::lightcone(tiny({"training.lr=1e18", "training.scheduler=null", "training.clip_grad_norm=null", "training.optimizer=Adam",
-                                           "training.validate_every_n_steps=1", "training.iterations=200"}),
-                                     folder.path());
+  const Finished f =
+      test::lightcone(tiny({"training.lr=1e18", "training.scheduler=null", "training.clip_grad_norm=null",
+                            "training.optimizer=Adam", "training.validate_every_n_steps=1", "training.iterations=200"}),
+                      folder.path());
   INFO(f.output);
   CHECK(f.status == 1);
   CHECK(has(f.output, "step"));
   const fs::path models = folder.path() / "runs" / "topt_local_debug" / "a" / "models";
-  if (fs::exists(models / "model_run0.safetensors")) CHECK(test::lightcone({"inspect", (models / "model_run0.safetensors").string()}).status == 0);
+  if (fs::exists(models / "model_run0.safetensors"))
+    CHECK(test::lightcone({"inspect", (models / "model_run0.safetensors").string()}).status == 0);
 }

@@ -139,7 +139,8 @@ TEST_CASE("minkowski: the clamps of pt, phi, eta and mass") {
     tape.backward(y, ctx.of({9}, DType::f64, std::vector<double>(9, 1.0)));
     const Array g = to_array(tape.gradient(x));
     for (double v : g.values) CHECK(std::isfinite(v));
-    for (int64_t c = 0; c < 4; ++c) CHECK(g[4 + c] == doctest::Approx(q.op == eta && c == 3 ? 1e5 : 0));  // no momentum at all
+    for (int64_t c = 0; c < 4; ++c)
+      CHECK(g[4 + c] == doctest::Approx(q.op == eta && c == 3 ? 1e5 : 0));  // no momentum at all
   }
 }
 

@@ -20,8 +20,10 @@ TEST_CASE("tensor representations: width and canonical form") {
 }
 
 TEST_CASE("tensor representations: whatever else is refused by name") {
-  for (const char* text : {"", "8", "8x", "x0n", "8x0", "8x0m", "8x0n+", "+8x0n", "-1x0n", "8x5n", "8x-1n", "99999999999999999999x0n", "8x0nn", "8y0n"}) {
-    const std::string message = fmt::format("tensor representation: '{}' is not of the form 8x0n+2x1n (multiplicity x order, n or p)", text);
+  for (const char* text : {"", "8", "8x", "x0n", "8x0", "8x0m", "8x0n+", "+8x0n", "-1x0n", "8x5n", "8x-1n",
+                           "99999999999999999999x0n", "8x0nn", "8y0n"}) {
+    const std::string message =
+        fmt::format("tensor representation: '{}' is not of the form 8x0n+2x1n (multiplicity x order, n or p)", text);
     CHECK_THROWS_WITH_AS(TensorReps{text}, message.c_str(), Error);
   }
 }

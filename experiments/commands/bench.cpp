@@ -2,11 +2,11 @@
 #include <chrono>
 #include <fstream>
 
+#include "data/toptagging.h"
 #include "experiments/checkpoint.h"
 #include "experiments/commands/commands.h"
 #include "experiments/machine.h"
 #include "experiments/paths.h"
-#include "data/toptagging.h"
 #include "experiments/tagging/tagging.h"
 #include "version.h"
 
@@ -55,7 +55,8 @@ int bench_command(const BenchRequest& request) {
   Context ctx(request.threads, 1);
   auto tagger = build_tagger(ctx, config, tagging_task(config));
   const DType momentum = config.data.momentum_dtype();
-  const JetSet jets = read_toptagging(ctx, find_data(config.data.data_dir, fmt::format("toptagging_{}.npz", config.data.dataset)), "train");
+  const JetSet jets = read_toptagging(
+      ctx, find_data(config.data.data_dir, fmt::format("toptagging_{}.npz", config.data.dataset)), "train");
   auto first = [&](int64_t count) {
     std::vector<int64_t> indices(std::min(count, jets.size()));
     for (size_t i = 0; i < indices.size(); ++i) indices[i] = static_cast<int64_t>(i);
@@ -80,7 +81,8 @@ int bench_command(const BenchRequest& request) {
     });
   };
   const JetSet many = first(256);
-  const Timing large = infer(many, request.runs), single = infer(one_jet(ctx, first(jets.size())), std::max(20, request.runs));
+  const Timing large = infer(many, request.runs),
+               single = infer(one_jet(ctx, first(jets.size())), std::max(20, request.runs));
 
   Json out = {{"net", tagger->title()},
               {"commit", LIGHTCONE_COMMIT},

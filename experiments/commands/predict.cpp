@@ -11,11 +11,15 @@ namespace lightcone {
 int predict_command(const PredictRequest& request) {
   namespace fs = std::filesystem;
   const fs::path folder = request.run_folder, out = request.out;
-  if (!fs::exists(folder / "config.toml")) fail("predict", "{} is not the folder of a run: it has no config.toml", folder.string());
-  if (out.extension() != ".npy" && out.extension() != ".npz") fail("predict", "--out {}: expected a name that ends in .npy or .npz", out.string());
+  if (!fs::exists(folder / "config.toml"))
+    fail("predict", "{} is not the folder of a run: it has no config.toml", folder.string());
+  if (out.extension() != ".npy" && out.extension() != ".npz")
+    fail("predict", "--out {}: expected a name that ends in .npy or .npz", out.string());
   const ExperimentConfig config = read_config(read_toml(folder / "config.toml"));
   const TaggingTask task = tagging_task(config);
-  if (task.extra_scalars > 0) fail("predict", "the network of {} needs {} scalars per constituent, which an array of four-momenta lacks", folder.string(), task.extra_scalars);
+  if (task.extra_scalars > 0)
+    fail("predict", "the network of {} needs {} scalars per constituent, which an array of four-momenta lacks",
+         folder.string(), task.extra_scalars);
 
   Context ctx(request.threads);
   std::unique_ptr<Tagger> tagger = build_tagger(ctx, config, task);
@@ -38,8 +42,10 @@ int predict_command(const PredictRequest& request) {
   }
   Shape shape{jets.size()};
   if (outputs > 1) shape.append(outputs);
-  if (out.extension() == ".npy") save_npy(out, ctx.of(shape, DType::f32, scores));
-  else save_npz(out, {{"scores", ctx.of(shape, DType::f32, scores)}, {"logits", ctx.of(shape, DType::f32, logits)}});
+  if (out.extension() == ".npy")
+    save_npy(out, ctx.of(shape, DType::f32, scores));
+  else
+    save_npz(out, {{"scores", ctx.of(shape, DType::f32, scores)}, {"logits", ctx.of(shape, DType::f32, logits)}});
   fmt::print("{} jets scored, {}\n", jets.size(), out.string());
   return 0;
 }

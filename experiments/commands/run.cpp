@@ -11,7 +11,8 @@ namespace {
 
 /// auto takes a GPU where one answers; this version computes on the CPU only.
 void choose_device(const ExperimentConfig& config, Log& log) {
-  if (config.device == "cuda") throw Error("device = cuda: this version has no CUDA kernels; use device=cpu or device=auto");
+  if (config.device == "cuda")
+    throw Error("device = cuda: this version has no CUDA kernels; use device=cpu or device=auto");
   if (config.device == "auto") log->info("device = auto: computing on the CPU");
 }
 

@@ -29,7 +29,8 @@ class Comparison {
   explicit Comparison(bool all) : all_(all) {}
 
   /// Largest |ours - theirs| over `scale`, or over the largest |theirs| where scale is 0.
-  void compare(const std::string& name, const std::vector<double>& ours, const std::vector<double>& theirs, double tolerance, double scale = 0) {
+  void compare(const std::string& name, const std::vector<double>& ours, const std::vector<double>& theirs,
+               double tolerance, double scale = 0) {
     if (ours.size() != theirs.size()) {
       line(name, fmt::format("{} numbers, the file has {}", ours.size(), theirs.size()), "", false);
       return;
@@ -52,7 +53,8 @@ class Comparison {
   void line(const std::string& name, const std::string& error, const std::string& tolerance, bool good) {
     ++quantities_;
     misses_ += !good;
-    if (all_ || !good || !name.starts_with("grad/")) fmt::print("  {:<62} {:>9} {:>9}  {}\n", name, error, tolerance, good ? "ok" : "MISS");
+    if (all_ || !good || !name.starts_with("grad/"))
+      fmt::print("  {:<62} {:>9} {:>9}  {}\n", name, error, tolerance, good ? "ok" : "MISS");
   }
   bool all_;
   int misses_ = 0, quantities_ = 0;
@@ -78,7 +80,8 @@ Json config_of(const Safetensors& file) {
   const auto it = file.metadata().find("config");
   if (it == file.metadata().end()) {
     const auto network = file.metadata().find("network");
-    if (network != file.metadata().end()) throw NotThere(fmt::format("the network '{}' is not in this version", network->second));
+    if (network != file.metadata().end())
+      throw NotThere(fmt::format("the network '{}' is not in this version", network->second));
     fail("verify", "{} has no 'config' in its metadata; it is not a reference file of a whole model", file.path());
   }
   const Json json = Json::parse(it->second, nullptr, false);
@@ -109,26 +112,66 @@ void load_parameters(Context& ctx, const Safetensors& file, Module& model, Compa
     return file.has("param/" + name) ? file.load(ctx, "param/" + name) : Tensor();
   });
   for (const auto& name : file.names())
-    if (name.starts_with("param/") && !wanted.contains(name)) comparison.miss(name, "is in the file, but not in this network");
+    if (name.starts_with("param/") && !wanted.contains(name))
+      comparison.miss(name, "is in the file, but not in this network");
 }
 
-void compare_embedding(Context& ctx, const Safetensors& file, const EmbeddingConfig& config, const JetSet& jets, DType dtype,
-                       Comparison& comparison) {
+/// The jets that the file's embedding boosted into their rest frames, without the spurions.
+JetSet boosted_jets(Context& ctx, const Safetensors& file, const JetSet& jets) {
+  const auto momenta = values(ctx, file.load(ctx, "out/embedding_fourmomenta")),
+             spurion = values(ctx, file.load(ctx, "out/embedding_is_spurion"));
+  const auto batch = values(ctx, file.load(ctx, "out/embedding_batch"));
+  std::vector<double> kept, ptr(jets.size() + 1, 0.0);
+  for (size_t t = 0; t < spurion.size() && 4 * t + 3 < momenta.size() && t < batch.size(); ++t) {
+    if (spurion[t] != 0 || !(batch[t] >= 0 && batch[t] < static_cast<double>(jets.size()))) continue;
+    kept.insert(kept.end(), &momenta[4 * t], &momenta[4 * t] + 4);
+    ++ptr[static_cast<size_t>(batch[t]) + 1];
+  }
+  for (size_t b = 1; b < ptr.size(); ++b) ptr[b] += ptr[b - 1];
+  JetSet out;
+  out.fourmomenta = ctx.of({static_cast<int64_t>(kept.size() / 4), 4}, DType::f64, kept);
+  out.ptr = ctx.of({static_cast<int64_t>(ptr.size())}, DType::i32, ptr);
+  out.scalars = ctx.zeros({out.fourmomenta.dim(0), 0}, DType::f64);
+  return out;
+}
+
+void compare_embedding(Context& ctx, const Safetensors& file, const EmbeddingConfig& config, const JetSet& jets,
+                       DType dtype, Comparison& comparison) {
   const Embedding e = embed_jets(ctx, config, jets.fourmomenta, jets.scalars, jets.ptr, dtype);
   const double limit = tolerance(file, "noise_embedding", dtype == DType::f32);
-  auto one = [&](const char* name, const Tensor& ours) {
-    const std::string key = std::string("out/embedding_") + name;
-    if (file.has(key)) comparison.compare(key, values(ctx, ours), values(ctx, file.load(ctx, key)), limit);
+  auto one = [&](const std::string& name, const Tensor& ours, const std::string& label, double tolerance) {
+    const std::string key = "out/embedding_" + name;
+    if (file.has(key))
+      comparison.compare(label.empty() ? key : label, values(ctx, ours), values(ctx, file.load(ctx, key)), tolerance);
   };
-  one("fourmomenta", e.fourmomenta);
-  one("scalars", e.scalars);
-  one("is_spurion", e.is_spurion);
-  one("tagging_features", e.tagging_features);
-  one("batch", e.batch);
-  one("ptr", e.ptr);
+  one("fourmomenta", e.fourmomenta, "", limit);
+  one("scalars", e.scalars, "", limit);
+  one("is_spurion", e.is_spurion, "", limit);
+  one("batch", e.batch, "", limit);
+  one("ptr", e.ptr, "", limit);
+  double rest = 0;
+  if (config.boost_jet && config.tagging_features && file.has("out/embedding_fourmomenta")) {
+    // A jet at rest has eta_jet = pz_jet / 1e-5 (the bound on |p|), and its pz_jet is nothing but rounding: 1e-13 GeV become 1e-8 in deta and
+    // four times that in dR. So features are compared given the file's boosted momenta, and then as a whole with that rounding allowed.
+    EmbeddingConfig given = config;
+    given.boost_jet = false;
+    given.mass_reg.reset();
+    given.max_particles.reset();
+    const JetSet boosted = boosted_jets(ctx, file, jets);
+    const Embedding theirs = embed_jets(ctx, given, boosted.fourmomenta, boosted.scalars, boosted.ptr, dtype);
+    one("tagging_features", theirs.tagging_features, "out/embedding_tagging_features (given momenta)", limit);
+    const auto features = values(ctx, file.load(ctx, "out/embedding_tagging_features"));
+    double largest = 1e-300;
+    for (double v : features) largest = std::max(largest, std::abs(v));
+    const auto our_jets = values(ctx, e.jets), their_jets = values(ctx, theirs.jets);
+    for (size_t i = 3; i < our_jets.size(); i += 4)
+      rest = std::max(rest, 4 * (std::abs(our_jets[i]) + std::abs(their_jets[i])) / 1e-5 / largest);
+  }
+  one("tagging_features", e.tagging_features, "", std::max(limit, rest));
 }
 
-void compare_gradients(Context& ctx, const Safetensors& file, const Tagger& tagger, double limit, Comparison& comparison) {
+void compare_gradients(Context& ctx, const Safetensors& file, const Tagger& tagger, double limit,
+                       Comparison& comparison) {
   // Some gradients are zero but for rounding, so all are measured against the largest entry of any.
   double largest = 0;
   for (const auto& name : file.names())
@@ -143,10 +186,12 @@ void compare_gradients(Context& ctx, const Safetensors& file, const Tagger& tagg
       continue;
     }
     const auto theirs = values(ctx, file.load(ctx, key));
-    const auto ours = p->grad.defined() ? values(ctx, gather_rows(ctx, p->grad, p->rows)) : std::vector<double>(theirs.size(), 0.0);
+    const auto ours =
+        p->grad.defined() ? values(ctx, gather_rows(ctx, p->grad, p->rows)) : std::vector<double>(theirs.size(), 0.0);
     comparison.compare(key, ours, theirs, limit, largest);
     if (ours.size() == theirs.size())
-      for (size_t i = 0; i < ours.size(); ++i) worst = std::max(worst, std::abs(ours[i] - theirs[i]) / (largest > 0 ? largest : 1));
+      for (size_t i = 0; i < ours.size(); ++i)
+        worst = std::max(worst, std::abs(ours[i] - theirs[i]) / (largest > 0 ? largest : 1));
     ++count;
   }
   for (const auto& name : file.names()) {
@@ -159,8 +204,8 @@ void compare_gradients(Context& ctx, const Safetensors& file, const Tagger& tagg
 }
 
 /// The authors' training step, repeated from the stored state.
-void compare_trajectory(Context& ctx, const Safetensors& file, ExperimentConfig config, Tagger& tagger, const JetSet& jets, bool float32,
-                        Comparison& comparison) {
+void compare_trajectory(Context& ctx, const Safetensors& file, ExperimentConfig config, Tagger& tagger,
+                        const JetSet& jets, bool float32, Comparison& comparison) {
   if (!file.has("traj/loss")) return;
   const auto& m = file.metadata();
   config.training.lr = number(m, "lr", config.training.lr);
@@ -178,17 +223,23 @@ void compare_trajectory(Context& ctx, const Safetensors& file, ExperimentConfig 
     losses.push_back(loss.value().item());
     grad_norms.push_back(update(ctx, tagger, optimizer, nullptr, config.training, static_cast<int64_t>(s)).total);
   }
-  if (valid < theirs.size()) comparison.note("traj/loss", fmt::format("only {} of {} steps are free of random numbers", valid, theirs.size()));
+  if (valid < theirs.size())
+    comparison.note("traj/loss", fmt::format("only {} of {} steps are free of random numbers", valid, theirs.size()));
   losses.resize(valid), theirs.resize(valid);
   comparison.compare("traj/loss", losses, theirs, limit);
-  if (!norms.empty()) comparison.compare("traj/grad_norm", {grad_norms.begin(), grad_norms.begin() + valid}, {norms.begin(), norms.begin() + valid}, limit);
+  if (!norms.empty())
+    comparison.compare("traj/grad_norm", {grad_norms.begin(), grad_norms.begin() + valid},
+                       {norms.begin(), norms.begin() + valid}, limit);
   for (const auto& [name, p] : tagger.parameters()) {
     const std::string key = "traj/param_final/" + name;
     if (!file.has(key)) continue;
     if (valid < losses.size()) continue;
     // Lion moves by the sign of the gradient, which is noise where the gradient is zero.
-    if (config.training.optimizer == "Lion") comparison.note(key, "not compared: Lion follows the sign of rounding noise");
-    else comparison.compare(key, values(ctx, gather_rows(ctx, p->value, p->rows)), values(ctx, file.load(ctx, key)), limit);
+    if (config.training.optimizer == "Lion")
+      comparison.note(key, "not compared: Lion follows the sign of rounding noise");
+    else
+      comparison.compare(key, values(ctx, gather_rows(ctx, p->value, p->rows)), values(ctx, file.load(ctx, key)),
+                         limit);
   }
 }
 
@@ -217,7 +268,8 @@ void verify_tagging(Context& ctx, const Safetensors& file, const VerifyRequest& 
   const Var logits = (*tagger)(tape, jets, &mid);
   const double limit = tolerance(file, "noise_logits", request.float32);
   for (const auto& [name, tensor] : mid)
-    if (file.has("mid/" + name)) comparison.compare("mid/" + name, values(ctx, tensor), values(ctx, file.load(ctx, "mid/" + name)), limit);
+    if (file.has("mid/" + name))
+      comparison.compare("mid/" + name, values(ctx, tensor), values(ctx, file.load(ctx, "mid/" + name)), limit);
   comparison.compare("out/logits", values(ctx, logits.value()), values(ctx, file.load(ctx, "out/logits")), limit);
   const Var loss = tagging_loss(logits, jets.labels);
   comparison.compare("out/loss", values(ctx, loss.value()), values(ctx, file.load(ctx, "out/loss")), limit);
@@ -226,7 +278,8 @@ void verify_tagging(Context& ctx, const Safetensors& file, const VerifyRequest& 
   tagger->zero_grad();
   if (file.has("eval/logits")) {
     Tape evaluate(ctx, Tape::Mode::evaluate);
-    comparison.compare("eval/logits", values(ctx, (*tagger)(evaluate, jets).value()), values(ctx, file.load(ctx, "eval/logits")), limit);
+    comparison.compare("eval/logits", values(ctx, (*tagger)(evaluate, jets).value()),
+                       values(ctx, file.load(ctx, "eval/logits")), limit);
   }
   compare_trajectory(ctx, file, config, *tagger, jets, request.float32, comparison);
 }
@@ -248,11 +301,15 @@ int verify_command(const VerifyRequest& request) {
     } catch (const Error& e) {
       comparison.miss("", e.what());
     }
-    if (comparison.misses()) verdict = "MISS", ++bad;
-    else if (verdict != "PASS") ++absent;
-    fmt::print("  {}: {} of {} quantities agree\n", verdict, comparison.quantities() - comparison.misses(), comparison.quantities());
+    if (comparison.misses())
+      verdict = "MISS", ++bad;
+    else if (verdict != "PASS")
+      ++absent;
+    fmt::print("  {}: {} of {} quantities agree\n", verdict, comparison.quantities() - comparison.misses(),
+               comparison.quantities());
   }
-  fmt::print("{} files: {} pass, {} miss, {} not there\n", request.files.size(), request.files.size() - bad - absent, bad, absent);
+  fmt::print("{} files: {} pass, {} miss, {} not there\n", request.files.size(), request.files.size() - bad - absent,
+             bad, absent);
   return bad ? 1 : absent ? 2 : 0;
 }
 

@@ -1,6 +1,7 @@
 #include <chrono>
 #include <cmath>
 
+#include "data/toptagging.h"
 #include "engine/file.h"
 #include "engine/safetensors.h"
 #include "experiments/figures.h"
@@ -8,7 +9,6 @@
 #include "experiments/paths.h"
 #include "experiments/progress.h"
 #include "experiments/report.h"
-#include "data/toptagging.h"
 #include "experiments/tagging/tagging.h"
 #include "experiments/toml.h"
 
@@ -26,7 +26,9 @@ struct Sets {
 
 Sets load_sets(Context& ctx, const ExperimentConfig& config, Log& log) {
   if (config.exp_type != "toptagging")
-    fail("run", "exp_type {} is not in this version of lightcone, which runs toptagging; its configuration composes, its data reader is to come",
+    fail("run",
+         "exp_type {} is not in this version of lightcone, which runs toptagging; its configuration composes, its data "
+         "reader is to come",
          config.exp_type);
   const auto start = Clock::now();
   const auto path = find_data(config.data.data_dir, fmt::format("toptagging_{}.npz", config.data.dataset));
@@ -52,12 +54,13 @@ std::vector<int> int_labels(const JetSet& jets) {
 
 struct Evaluation {
   EvaluatedSets sets;
-  std::vector<int> labels;     // of the set that is drawn: test where it is there
+  std::vector<int> labels;  // of the set that is drawn: test where it is there
   std::vector<double> logits;
   std::string drawn;
 };
 
-void evaluate(Context& ctx, Tagger& tagger, const Sets& sets, const ExperimentConfig& config, const std::string& suffix, Evaluation& out, Log& log) {
+void evaluate(Context& ctx, Tagger& tagger, const Sets& sets, const ExperimentConfig& config, const std::string& suffix,
+              Evaluation& out, Log& log) {
   const DType momentum = config.data.momentum_dtype();
   for (const auto& name : config.evaluation.eval_set) {
     const JetSet& jets = sets.of(name);
@@ -66,9 +69,12 @@ void evaluate(Context& ctx, Tagger& tagger, const Sets& sets, const ExperimentCo
     const double rate = static_cast<double>(jets.size()) / std::max(seconds_since(start), 1e-9);
     std::vector<int> labels = int_labels(jets);
     BinaryMetrics m = binary_metrics(labels, logits);
-    log->info("{:>5}: accuracy {:.4f}, AUC {:.4f} ± {:.4f}, 1/eps_B {} (0.3), {} (0.5), {} (0.8), loss {:.4f}, {:.0f} jets/s", name + suffix,
-              m.accuracy, m.auc, m.auc_uncertainty, text(m.rejections[0]), text(m.rejections[1]), text(m.rejections[2]), m.loss, rate);
-    if (suffix.empty() && (name == "test" || out.drawn.empty())) out.labels = labels, out.logits = logits, out.drawn = name;
+    log->info(
+        "{:>5}: accuracy {:.4f}, AUC {:.4f} ± {:.4f}, 1/eps_B {} (0.3), {} (0.5), {} (0.8), loss {:.4f}, {:.0f} jets/s",
+        name + suffix, m.accuracy, m.auc, m.auc_uncertainty, text(m.rejections[0]), text(m.rejections[1]),
+        text(m.rejections[2]), m.loss, rate);
+    if (suffix.empty() && (name == "test" || out.drawn.empty()))
+      out.labels = labels, out.logits = logits, out.drawn = name;
     out.sets.emplace_back(name + suffix, std::move(m));
   }
 }
@@ -83,10 +89,12 @@ Json results_json(const Evaluation& evaluation, const Tagger& tagger, const Trai
   return json;
 }
 
-std::vector<std::pair<std::string, Figure>> figures(const ExperimentConfig& config, const TrainingHistory& h, const Evaluation& e) {
+std::vector<std::pair<std::string, Figure>> figures(const ExperimentConfig& config, const TrainingHistory& h,
+                                                    const Evaluation& e) {
   std::vector<std::pair<std::string, Figure>> out;
   if (config.plotting.roc && !e.sets.empty()) out.emplace_back("roc", roc_figure(e.sets));
-  if (config.plotting.score && !e.logits.empty()) out.emplace_back("score", score_figure(e.labels, e.logits, "top", "QCD"));
+  if (config.plotting.score && !e.logits.empty())
+    out.emplace_back("score", score_figure(e.labels, e.logits, "top", "QCD"));
   if (config.plotting.loss && !h.loss.empty()) {
     out.emplace_back("loss", loss_figure(h.loss, h.validation_step, h.validation_loss));
     out.emplace_back("lr", learning_rate_figure(h.lr));
@@ -95,11 +103,12 @@ std::vector<std::pair<std::string, Figure>> figures(const ExperimentConfig& conf
   return out;
 }
 
-Report make_report(const ExperimentConfig& config, const Tagger& tagger, const TrainingHistory& h, const Evaluation& e, double seconds, int threads) {
+Report make_report(const ExperimentConfig& config, const Tagger& tagger, const TrainingHistory& h, const Evaluation& e,
+                   double seconds, int threads) {
   Report r;
   r.title = fmt::format("{} / {}", config.exp_name, *config.run_name);
-  r.subtitle = fmt::format("{} with {} parameters on top tagging ({}): top-quark jets against QCD jets.", tagger.title(), tagger.num_parameters(),
-                           config.data.dataset);
+  r.subtitle = fmt::format("{} with {} parameters on top tagging ({}): top-quark jets against QCD jets.",
+                           tagger.title(), tagger.num_parameters(), config.data.dataset);
   r.facts = {{"Network", tagger.title()}, {"Parameters", fmt::format("{}", tagger.num_parameters())}};
   if (!h.loss.empty()) {
     r.facts.emplace_back("Iterations", fmt::format("{} × {} jets", h.loss.size(), config.training.batchsize));
@@ -119,7 +128,8 @@ Report make_report(const ExperimentConfig& config, const Tagger& tagger, const T
   return r;
 }
 
-void write_plots(const RunFolder& folder, const ExperimentConfig& config, const TrainingHistory& h, const Evaluation& e) {
+void write_plots(const RunFolder& folder, const ExperimentConfig& config, const TrainingHistory& h,
+                 const Evaluation& e) {
   std::filesystem::create_directories(folder.plots_path());
   for (const auto& [name, figure] : figures(config, h, e))
     if (const std::string text = svg(figure); !text.empty()) write_atomic(folder.plots_path() / (name + ".svg"), text);
@@ -136,7 +146,9 @@ void write_plots(const RunFolder& folder, const ExperimentConfig& config, const 
 void print_table(const EvaluatedSets& sets, Log& log) {
   const Table table = results_table(sets);
   std::vector<size_t> width(table.header.size(), 0);
-  auto columns = [](const std::string& s) { return static_cast<size_t>(std::count_if(s.begin(), s.end(), [](char c) { return (c & 0xC0) != 0x80; })); };
+  auto columns = [](const std::string& s) {
+    return static_cast<size_t>(std::count_if(s.begin(), s.end(), [](char c) { return (c & 0xC0) != 0x80; }));
+  };
   auto rows = table.rows;
   rows.insert(rows.begin(), table.header);
   for (const auto& row : rows)
@@ -148,8 +160,8 @@ void print_table(const EvaluatedSets& sets, Log& log) {
   }
 }
 
-void finish(const ExperimentConfig& config, const RunFolder& folder, const Tagger& tagger, const TrainingHistory& history,
-            const Evaluation& evaluation, double seconds, int threads, Log& log) {
+void finish(const ExperimentConfig& config, const RunFolder& folder, const Tagger& tagger,
+            const TrainingHistory& history, const Evaluation& evaluation, double seconds, int threads, Log& log) {
   if (!evaluation.sets.empty()) print_table(evaluation.sets, log);
   log->info("Finished after {}, peak memory {}", duration_text(seconds), bytes_text(peak_memory()));
   if (!folder.saves()) return;
@@ -168,8 +180,10 @@ void run_tagging(Context& ctx, ExperimentConfig& config, Log& log) {
   RunFolder folder(config);
   const Sets sets = load_sets(ctx, config, log);
   folder.create(config, log);  // what is wrong with the input was said before: nothing is written then
-  log->info("Run {} (index {}), seed {}, {} threads", folder.path().string(), folder.index(), *config.seed, ctx.threads());
-  log->info("{} with {} parameters in {}", tagger->title(), tagger->num_parameters(), config.use_float64 ? "f64" : "f32");
+  log->info("Run {} (index {}), seed {}, {} threads", folder.path().string(), folder.index(), *config.seed,
+            ctx.threads());
+  log->info("{} with {} parameters in {}", tagger->title(), tagger->num_parameters(),
+            config.use_float64 ? "f64" : "f32");
 
   TrainingHistory history;
   Evaluation evaluation;

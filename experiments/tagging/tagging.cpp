@@ -1,5 +1,6 @@
 #include "experiments/tagging/tagging.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 
@@ -30,7 +31,8 @@ Var tagging_loss(const Var& logits, const Tensor& labels) {
   return bce_with_logits(logits, targets);
 }
 
-std::vector<double> tagger_logits(Context& ctx, Tagger& tagger, const JetSet& jets, int64_t batchsize, DType momentum_dtype) {
+std::vector<double> tagger_logits(Context& ctx, Tagger& tagger, const JetSet& jets, int64_t batchsize,
+                                  DType momentum_dtype) {
   std::vector<double> out;
   std::vector<int64_t> indices;
   for (int64_t begin = 0; begin < jets.size(); begin += batchsize) {
@@ -45,8 +47,8 @@ std::vector<double> tagger_logits(Context& ctx, Tagger& tagger, const JetSet& je
   return out;
 }
 
-TaggingTraining::TaggingTraining(Context& ctx, Tagger& tagger, const JetSet& train, const JetSet& validation, const ExperimentConfig& config,
-                                 uint64_t seed)
+TaggingTraining::TaggingTraining(Context& ctx, Tagger& tagger, const JetSet& train, const JetSet& validation,
+                                 const ExperimentConfig& config, uint64_t seed)
     : ctx_(ctx),
       tagger_(tagger),
       train_(train),
@@ -62,11 +64,12 @@ void TaggingTraining::seek(BatchPosition position) {
 
 Trainable::Loss TaggingTraining::next_loss(Tape& tape) {
   if (!batches_)
-    batches_ = std::make_unique<Prefetcher<JetSet>>([this, p = position_](Context& ctx) mutable -> std::optional<JetSet> {
-      JetSet batch = gather_jets(ctx, train_, plan_.at(p), momentum_dtype_);
-      p = plan_.next(p);
-      return batch;
-    });
+    batches_ =
+        std::make_unique<Prefetcher<JetSet>>([this, p = position_](Context& ctx) mutable -> std::optional<JetSet> {
+          JetSet batch = gather_jets(ctx, train_, plan_.at(p), momentum_dtype_);
+          p = plan_.next(p);
+          return batch;
+        });
   const JetSet batch = *batches_->next();
   position_ = plan_.next(position_);
   return {tagging_loss(tagger_(tape, batch), batch.labels), batch.size()};
@@ -74,6 +77,7 @@ Trainable::Loss TaggingTraining::next_loss(Tape& tape) {
 
 double TaggingTraining::validation_loss() {
   const auto logits = tagger_logits(ctx_, tagger_, validation_, evaluation_batch_, momentum_dtype_);
+  if (!std::all_of(logits.begin(), logits.end(), [](double v) { return std::isfinite(v); })) return std::nan("");
   const auto labels = validation_.labels.span<int64_t>();
   return binary_cross_entropy(std::vector<int>(labels.begin(), labels.end()), logits);
 }

@@ -20,12 +20,14 @@ std::unique_ptr<Tagger> build_tagger(Context& ctx, const ExperimentConfig& confi
 Var tagging_loss(const Var& logits, const Tensor& labels);
 
 /// Logits [N, num_outputs], row by row, of all jets in order. A jet's logits do not depend on the batch that it is in.
-std::vector<double> tagger_logits(Context& ctx, Tagger& tagger, const JetSet& jets, int64_t batchsize, DType momentum_dtype);
+std::vector<double> tagger_logits(Context& ctx, Tagger& tagger, const JetSet& jets, int64_t batchsize,
+                                  DType momentum_dtype);
 
 /// Top tagging as the training loop sees it.
 class TaggingTraining : public Trainable {
  public:
-  TaggingTraining(Context& ctx, Tagger& tagger, const JetSet& train, const JetSet& validation, const ExperimentConfig& config, uint64_t seed);
+  TaggingTraining(Context& ctx, Tagger& tagger, const JetSet& train, const JetSet& validation,
+                  const ExperimentConfig& config, uint64_t seed);
   Module& model() override { return tagger_; }
   int64_t batches_per_epoch() const override { return plan_.batches(); }
   void seek(BatchPosition position) override;
