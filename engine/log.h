@@ -22,11 +22,14 @@ class Log {
   /// Appends to `path` from now on. Throws Error if that is not possible.
   void to_file(const Path& path);
   const std::shared_ptr<spdlog::logger>& pointer() const { return logger_; }
+  /// Whether it prints to the terminal.
+  bool terminal() const { return terminal_; }
   spdlog::logger* operator->() const { return logger_.get(); }
 
  private:
   class FileSink;
   std::shared_ptr<FileSink> file_;
+  bool terminal_;
   std::shared_ptr<spdlog::logger> logger_;
 };
 

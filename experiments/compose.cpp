@@ -113,7 +113,14 @@ struct Composer {
     }
     if (!defaults.is_array()) fail_defaults(file);
     if (std::find(defaults.begin(), defaults.end(), "_self_") == defaults.end()) defaults.push_back("_self_");
+    // An outer file's override counts before an inner one's, and the command line before both.
+    for (const auto& entry : defaults)
+      if (is_override(entry)) {
+        if (!entry.begin().value().is_string()) fail_defaults(file);
+        choices.try_emplace(absolute(group, entry.begin().key().substr(override_word.size())), entry.begin().value().get<std::string>());
+      }
     for (const auto& entry : defaults) {
+      if (is_override(entry)) continue;
       if (entry == "_self_")
         merge_at(group, table);
       else if (entry.is_string())
@@ -127,6 +134,11 @@ struct Composer {
       for (const auto& added : appended)
         if (!seen.contains(added)) expand_group("", added, choices.at(added), file);
     trail.pop_back();
+  }
+
+  static constexpr std::string_view override_word = "override ";
+  static bool is_override(const Json& entry) {
+    return entry.is_object() && entry.size() == 1 && entry.begin().key().starts_with(override_word);
   }
 
   [[noreturn]] static void fail_defaults(const std::string& file) {

@@ -23,6 +23,7 @@ struct ComposeRequest {
 /// `{group = "option"}` takes <group>/<option>.toml into the table of the group's name (model/framesnet:
 /// model.framesnet), "name" takes a file of the same folder, "_self_" stands for the file's own content, last if it is
 /// not listed. A name is relative to the file's folder; with a leading / it starts at the root.
+/// {"override group" = "option"} chooses another option for a group that a file below selects.
 ///
 /// Overrides (overrides.h): `group=option` first, wherever they stand, then `a.b=value` in their order. An option that
 /// does not exist, a key that does not exist (without +) and a group that nothing selects are errors that name the

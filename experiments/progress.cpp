@@ -43,6 +43,10 @@ std::string duration_text(double seconds) {
   return fmt::format("{}:{:02}", s / 60, s % 60);
 }
 
+ProgressOutput ProgressOutput::none() {
+  return {[](std::string_view) {}, [] { return 0.0; }, [] { return 80; }};
+}
+
 ProgressOutput ProgressOutput::terminal() {
   const char* kind = std::getenv("TERM");
   const bool redraws = isatty(STDOUT_FILENO) && kind && std::string_view(kind) != "dumb";

@@ -20,6 +20,8 @@ struct ProgressOutput {
 
   /// Standard output: redrawn where it is a terminal that can, coloured unless NO_COLOR is set.
   static ProgressOutput terminal();
+  /// Shows nothing.
+  static ProgressOutput none();
 };
 
 /// How far a training is: iteration, bar, loss, learning rate, jets per second, time left.

@@ -162,7 +162,7 @@ TrainingHistory Trainer::train() {
              static_cast<double>(N) / static_cast<double>(per_epoch), per_epoch, training_.validate_every_n_steps,
              training_.es_patience);
   MetricsFile metrics(folder_.saves() ? folder_.path() / "metrics.csv" : std::filesystem::path{});
-  Progress progress(N);
+  Progress progress(N, 0, log_.terminal() ? ProgressOutput::terminal() : ProgressOutput::none());
   const auto start = Clock::now();
   int64_t items = 0, patience = 0;
   double best = std::numeric_limits<double>::infinity();

@@ -69,6 +69,12 @@ TEST_CASE("compose: later entries win and a file's own content comes last unless
   CHECK(implicit() == Json({{"a", 2}, {"b", 1}}));
   Tree first{{"main.toml", "defaults = ['_self_', 'base']\na = 2"}, {"base.toml", "a = 1\nb = 1"}};
   CHECK(first()["a"] == 1);
+  Tree chosen{{"main.toml", "defaults = [{'override g' = 'b'}, 'base']"},
+              {"base.toml", "defaults = [{g = 'a'}]"},
+              {"g/a.toml", "v = 1"},
+              {"g/b.toml", "v = 2"}};
+  CHECK(chosen()["g"]["v"] == 2);
+  CHECK(chosen({"g=a"})["g"]["v"] == 1);
   Tree order{{"main.toml", "defaults = ['x', 'y']"},
              {"x.toml", "a = 'x'\nt.p = 1\nlist = [1, 2]"},
              {"y.toml", "a = 'y'\nt.q = 2\nlist = [3]"}};
@@ -295,6 +301,7 @@ TEST_CASE("compose: the published command lines") {
       "-cp config -cn toptaggingft finetune.backbone_path=runs/pretrain/slim-pretrain training=top_slim "
       "exp_name=finetune run_name=slim-finetune",
       "-cp config -cn jctagging training=jc_transformer data.features=fourmomenta exp_name=pretrain run_name=pretrain",
+      "-cn demo",
       "-cp config_quick -cn toptagging save=false",
       "-cp config_quick -cn jctagging",
       "-cp configs/quick -cn toptagging",

@@ -151,6 +151,8 @@ void print_table(const EvaluatedSets& sets, Log& log) {
   };
   auto rows = table.rows;
   rows.insert(rows.begin(), table.header);
+  for (auto& name : rows.front())  // subscripts are for the page
+    std::erase_if(name, [](char c) { return c == '{' || c == '}'; });
   for (const auto& row : rows)
     for (size_t i = 0; i < row.size(); ++i) width[i] = std::max(width[i], columns(row[i]));
   for (const auto& row : rows) {
