@@ -1,23 +1,14 @@
 #include "kernels/attention.h"
 
 #include <cmath>
-#include <random>
 
 #include "bench/harness.h"
+#include "bench/jets.h"
 
 namespace lightcone::bench {
 namespace {
 
 using namespace kernels;
-
-/// Jets of about `mean` constituents, or one jet of exactly that many.
-std::vector<double> offsets(int64_t jets, int64_t mean) {
-  std::mt19937 generator(1);
-  std::normal_distribution<double> length(mean, jets > 1 ? 0.33 * mean : 0);
-  std::vector<double> ptr{0};
-  for (int64_t b = 0; b < jets; ++b) ptr.push_back(ptr.back() + std::max(1., std::round(length(generator))));
-  return ptr;
-}
 
 /// y of the formula in attention.h, in f64, pair by pair.
 Tensor naive(Context& ctx, const Tensor& qkv, const std::vector<double>& ptr, int64_t H, int64_t D) {
@@ -48,7 +39,7 @@ const Family attention_family([](Runner& run) {
   for (DType dtype : {DType::f32, DType::bf16})
     for (const Size& n : {Size{128, 55, 8, 16}, Size{512, 30, 16, 8}, Size{1, 50, 8, 16}}) {
       Context& ctx = run.context();
-      const std::vector<double> ptr = offsets(n.jets, n.mean);
+      const std::vector<double> ptr = jet_offsets(n.jets, n.mean);
       const int64_t T = ptr.back(), columns = n.heads * n.head_dim;
       double pairs = 0;
       for (size_t b = 0; b + 1 < ptr.size(); ++b) pairs += n.heads * std::pow(ptr[b + 1] - ptr[b], 2);

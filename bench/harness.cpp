@@ -86,6 +86,35 @@ void Runner::operator()(const Case& c) {
   results_.push_back(r);
 }
 
+void Runner::operator()(const KernelCase& c) {
+  double bytes = static_cast<double>(c.shape.numel() * size_of(c.dtype));
+  for (const Tensor& x : c.operands()) bytes += static_cast<double>(x.bytes());
+  (*this)({.name = c.name,
+           .dtype = c.dtype,
+           .bytes = bytes,
+           .flops = c.flops,
+           .error =
+               [&] {
+                 std::vector<Tensor> x = c.operands();
+                 std::vector<std::vector<double>> numbers;
+                 for (const Tensor& operand : x) {
+                   numbers.emplace_back();
+                   if (operand.dtype() == DType::i32 || operand.dtype() == DType::i64) continue;
+                   const Tensor wide = converted(ctx_, operand, DType::f64);
+                   numbers.back().assign(wide.span<double>().begin(), wide.span<double>().end());
+                 }
+                 Tensor y = empty(c.shape, c.dtype);
+                 c.kernel(x, y);
+                 std::vector<double> expected(c.shape.numel());
+                 c.naive(numbers, expected);
+                 return relative_error(y, ctx_.of(c.shape, DType::f64, expected));
+               },
+           .tolerance = c.tolerance > 0 ? c.tolerance : tolerance(c.dtype),
+           .make = [&]() -> std::function<void()> {
+             return [x = c.operands(), y = empty(c.shape, c.dtype), kernel = c.kernel]() mutable { kernel(x, y); };
+           }});
+}
+
 nlohmann::json Runner::json() const {
   const std::time_t time = std::time(nullptr);
   char date[32];

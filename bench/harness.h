@@ -28,6 +28,19 @@ struct Case {
   std::function<std::function<void()>()> make;
 };
 
+/// A case in short: a kernel with one result y, held against the same in f64. `bytes` are those of operands and result.
+struct KernelCase {
+  std::string name;
+  DType dtype = DType::f32;  ///< of y
+  Shape shape;               ///< of y
+  std::function<std::vector<Tensor>()> operands;
+  std::function<void(std::vector<Tensor>& x, Tensor& y)> kernel;
+  /// From the numbers of the operands (none for integers) to those of y, which come as zeros.
+  std::function<void(const std::vector<std::vector<double>>& x, std::vector<double>& y)> naive;
+  double flops = 0;
+  double tolerance = 0;  ///< 0: that of the dtype
+};
+
 struct Result {
   std::string name;
   bool ok = false;  ///< the check passed; only then it was timed
@@ -53,6 +66,7 @@ class Runner {
   Context& context() { return ctx_; }
   /// Checks and times one case, and prints its line.
   void operator()(const Case& c);
+  void operator()(const KernelCase& c);
   const std::vector<Result>& results() const { return results_; }
   /// Everything, with the machine, the date and the commit.
   nlohmann::json json() const;

@@ -50,7 +50,8 @@ TEST_CASE("every bench runs and its check passes") {
     CHECK(result["median_seconds"] > 0);
     CHECK(std::isfinite(result["share"].get<double>()));
   }
-  for (const char* family : {"linear", "add", "sum over", "bce_with_logits", "layer_norm"})
+  for (const char* family : {"linear", "add", "sum over", "bce_with_logits", "layer_norm", "segment_sum", "softmax",
+                             "minkowski_inner", "jet_features", "embed_jets", "dropout"})
     CHECK(std::any_of(names.begin(), names.end(), [&](auto& name) { return name.starts_with(family); }));
 }
 
