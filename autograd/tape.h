@@ -56,9 +56,11 @@ class Grads {
 
 /// Records what is computed from parameters and runs it backwards, in reverse order of recording.
 ///
-///     Tape tape(ctx);                                  // Tape tape(ctx, Tape::Mode::evaluate): nothing is recorded,
-///     nothing kept Var loss = network(tape.constant(x)); tape.backward(loss);                             // adds to
-///     every Parameter::grad
+///     Tape tape(ctx);
+///     Var loss = network(tape.constant(x));
+///     tape.backward(loss);                  // adds to every Parameter::grad
+///
+/// With Tape::Mode::evaluate nothing is recorded and nothing kept.
 ///
 /// One tape serves one forward and one backward pass. Saved tensors are freed as the backward pass goes.
 class Tape {
@@ -95,7 +97,7 @@ class Tape {
   /// wants a gradient.
   void backward(const Var& y, Tensor cotangent = {});
   void backward(const std::vector<Var>& ys, std::vector<Tensor> cotangents);
-  /// The gradient of a variable(); undefined tensor if it got none. With take: moves it out.
+  /// The gradient of a variable(); an undefined tensor if it got none.
   const Tensor& gradient(const Var& x) const { return slots_[x.slot().index].gradient; }
 
   int64_t nodes() const { return static_cast<int64_t>(nodes_.size()); }

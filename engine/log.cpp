@@ -44,7 +44,9 @@ class Log::FileSink : public spdlog::sinks::base_sink<std::mutex> {
 };
 
 Log::Log(bool terminal)
-    : file_(std::make_shared<FileSink>()), terminal_(terminal), logger_(std::make_shared<spdlog::logger>("lightcone", file_)) {
+    : file_(std::make_shared<FileSink>()),
+      terminal_(terminal),
+      logger_(std::make_shared<spdlog::logger>("lightcone", file_)) {
   if (terminal) logger_->sinks().push_back(std::make_shared<spdlog::sinks::stdout_color_sink_mt>());
   logger_->set_pattern("[%Y-%m-%d %H:%M:%S %L] %v");
   logger_->set_level(spdlog::level::debug);

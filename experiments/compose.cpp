@@ -117,7 +117,8 @@ struct Composer {
     for (const auto& entry : defaults)
       if (is_override(entry)) {
         if (!entry.begin().value().is_string()) fail_defaults(file);
-        choices.try_emplace(absolute(group, entry.begin().key().substr(override_word.size())), entry.begin().value().get<std::string>());
+        choices.try_emplace(absolute(group, entry.begin().key().substr(override_word.size())),
+                            entry.begin().value().get<std::string>());
       }
     for (const auto& entry : defaults) {
       if (is_override(entry)) continue;

@@ -36,8 +36,11 @@ fs::path find_data(const std::string& data_dir, const std::string& file) {
     if (fs::exists(shared, ignored)) return shared;
     tried += " and " + shared.string();
   }
-  fail("data", "{} does not exist (tried {}); set data.data_dir to its folder, or see lightcone collect --help", file,
-       tried);
+  fail("data",
+       "{} does not exist (tried {}); set data.data_dir to its folder; data.dataset=mini and data.dataset=tiny come "
+       "with "
+       "the program",
+       file, tried);
 }
 
 }  // namespace lightcone

@@ -107,8 +107,7 @@ TEST_CASE("a family has its test and its bench") {
   for (const auto& file : sources("kernels")) {
     const fs::path path = file;
     const std::string family = path.stem();
-    if (path.extension() != ".h" || parts.contains(family) || !fs::exists(root / "kernels" / (family + ".cpp")))
-      continue;
+    if (path.extension() != ".h" || !fs::exists(root / "kernels" / (family + ".cpp"))) continue;
     ++families;
     const auto found = [](const std::string& name) {
       return std::pair{fs::exists(root / "tests" / ("test_" + name + ".cpp")),
