@@ -8,6 +8,7 @@
 #include "engine/file.h"
 #include "engine/npz.h"
 #include "tests/support/process.h"
+#include "tests/support/scratch_folder.h"
 
 using namespace lightcone;
 using namespace lightcone::test;
@@ -36,7 +37,7 @@ bool has(const std::string& text, const std::string& part) { return text.find(pa
 
 // The error is one line, names `words`, status 1, and nothing was written.
 void rejects(const std::vector<std::string>& arguments, const std::vector<std::string>& words) {
-  TemporaryFolder folder;
+  ScratchFolder folder;
   const Finished f = test::lightcone(arguments, folder.path());
   INFO(f.output);
   CHECK(f.status == 1);
@@ -62,7 +63,7 @@ TEST_CASE("cli: help and version") {
 }
 
 TEST_CASE("cli: run writes the folder of the design, predict and inspect read it") {
-  TemporaryFolder folder;
+  ScratchFolder folder;
   const Finished run = test::lightcone(tiny(), folder.path());
   INFO(run.output);
   REQUIRE(run.status == 0);
@@ -112,7 +113,7 @@ TEST_CASE("cli: run writes the folder of the design, predict and inspect read it
 }
 
 TEST_CASE("cli: a warm start goes on, with the next index") {
-  TemporaryFolder folder;
+  ScratchFolder folder;
   REQUIRE(test::lightcone(tiny(), folder.path()).status == 0);
   const std::string out = (folder.path() / "runs" / "topt_local_debug" / "a").string();
   const Finished warm = test::lightcone(
@@ -128,7 +129,7 @@ TEST_CASE("cli: a warm start goes on, with the next index") {
 }
 
 TEST_CASE("cli: save=false writes nothing") {
-  TemporaryFolder folder;
+  ScratchFolder folder;
   CHECK(test::lightcone(tiny({"save=false"}), folder.path()).status == 0);
   CHECK(fs::is_empty(folder.path()));
 }
@@ -155,7 +156,7 @@ TEST_CASE("cli: bad input gets one clear error and nothing is written") {
 }
 
 TEST_CASE("cli: damaged data is named, and nothing is written") {
-  TemporaryFolder data;
+  ScratchFolder data;
   const std::string whole = read_file(fs::path(LIGHTCONE_SOURCE_DIR) / "data" / "toptagging_tiny.npz");
   std::ofstream(data.path() / "toptagging_cut.npz", std::ios::binary) << whole.substr(0, whole.size() / 2);
   std::ofstream(data.path() / "toptagging_junk.npz", std::ios::binary) << std::string(1000, 'x');
@@ -166,7 +167,7 @@ TEST_CASE("cli: damaged data is named, and nothing is written") {
 }
 
 TEST_CASE("cli: a loss that is not finite stops the training, names the step, and the last network stays") {
-  TemporaryFolder folder;
+  ScratchFolder folder;
   const Finished f =
       test::lightcone(tiny({"training.lr=1e18", "training.scheduler=null", "training.clip_grad_norm=null",
                             "training.optimizer=Adam", "training.validate_every_n_steps=1", "training.iterations=200"}),

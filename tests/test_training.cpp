@@ -5,10 +5,9 @@
 #include "engine/file.h"
 #include "experiments/compose.h"
 #include "experiments/tagging/tagging.h"
-#include "tests/support/process.h"
+#include "tests/support/scratch_folder.h"
 
 using namespace lightcone;
-using namespace lightcone::test;
 
 namespace {
 
@@ -35,7 +34,7 @@ struct Trained {
 };
 
 Trained train(int threads, std::vector<std::string> more = {}) {
-  TemporaryFolder base;
+  ScratchFolder base;
   ExperimentConfig config = small_config(base.path(), std::move(more));
   Context ctx(threads, 3);
   Log log(false);

@@ -8,6 +8,7 @@
 #include "engine/safetensors.h"
 #include "tests/support/op_case.h"
 #include "tests/support/process.h"
+#include "tests/support/scratch_folder.h"
 
 using namespace lightcone;
 using namespace lightcone::test;
@@ -55,7 +56,7 @@ TEST_CASE("verify: every Transformer with identity frames agrees, in f64 and wit
 }
 
 TEST_CASE("verify: one changed number is a miss, by name") {
-  TemporaryFolder folder;
+  ScratchFolder folder;
   const fs::path from = golden / "transformer_identity_globaltoken.safetensors",
                  to = folder.path() / "edited.safetensors";
   for (const char* name :
@@ -87,7 +88,7 @@ TEST_CASE("verify: a network that is not there is said to be so, and its embeddi
 }
 
 TEST_CASE("verify: files that are no reference files get one clear line") {
-  TemporaryFolder folder;
+  ScratchFolder folder;
   Context ctx(1);
   save_safetensors(folder.path() / "plain.safetensors", {{"x", ctx.zeros({2}, DType::f64)}});
   const Finished plain = test::lightcone({"verify", (folder.path() / "plain.safetensors").string()});

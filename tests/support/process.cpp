@@ -4,8 +4,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cstdlib>
-
 #include "engine/error.h"
 
 namespace lightcone::test {
@@ -34,17 +32,6 @@ Finished lightcone(const std::vector<std::string>& arguments, const std::filesys
   waitpid(child, &status, 0);
   out.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   return out;
-}
-
-TemporaryFolder::TemporaryFolder() {
-  std::string name = (std::filesystem::temp_directory_path() / "lightcone-test-XXXXXX").string();
-  if (!mkdtemp(name.data())) throw Error("test: no temporary folder");
-  path_ = name;
-}
-
-TemporaryFolder::~TemporaryFolder() {
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
 }
 
 }  // namespace lightcone::test
