@@ -12,7 +12,8 @@ namespace lightcone {
 ///
 ///     config.toml, config_<idx>.toml   the composed configuration
 ///     out_<idx>.log                    what the terminal showed
-///     metrics.csv, results.json, report.html, plots_<idx>/
+///     metrics.csv                      a row per step, warm starts one after the other
+///     results.json, results_<idx>.json, report.html, plots_<idx>/
 ///     models/model_run<idx>.safetensors   weights (and the averaged ones as ema.<name>)
 ///     models/state_run<idx>.safetensors   optimiser, schedule, random streams, position in the data
 class RunFolder {

@@ -28,11 +28,13 @@ std::vector<Named<Parameter>> with_prefix(const std::vector<Named<Parameter>>& p
 /// One row per step in metrics.csv; validation losses stand in the row of their step.
 class MetricsFile {
  public:
-  explicit MetricsFile(const std::filesystem::path& path) : path_(path) {
+  /// An empty path: none is written. `append`: rows of a warm start follow those that are there.
+  MetricsFile(const std::filesystem::path& path, bool append) : path_(path) {
     if (path_.empty()) return;
-    file_ = std::fopen(path_.c_str(), "w");
+    append = append && std::filesystem::exists(path_);
+    file_ = std::fopen(path_.c_str(), append ? "a" : "w");
     if (!file_) fail("metrics", "cannot write {}", path_.string());
-    fmt::print(file_, "step,loss,lr,grad_norm,grad_norm_net,grad_norm_framesnet,val_loss\n");
+    if (!append) fmt::print(file_, "step,loss,lr,grad_norm,grad_norm_net,grad_norm_framesnet,val_loss\n");
   }
   MetricsFile(const MetricsFile&) = delete;
   MetricsFile& operator=(const MetricsFile&) = delete;
@@ -112,6 +114,16 @@ std::unique_ptr<Scheduler> make_scheduler(const ExperimentConfig& config, int64_
                         optimizer);
 }
 
+void TrainingHistory::add(int64_t steps_done, double step_loss, double learning_rate, const GradientNorms& norms) {
+  step.push_back(static_cast<double>(steps_done));
+  loss.push_back(step_loss);
+  lr.push_back(learning_rate);
+  grad_norm.push_back(norms.total);
+  grad_norm_net.push_back(norms.net);
+  grad_norm_framesnet.push_back(norms.framesnet);
+  skipped += norms.skipped;
+}
+
 Trainer::Trainer(Context& ctx, Trainable& task, const ExperimentConfig& config, const RunFolder& folder, Log& log)
     : ctx_(ctx),
       task_(task),
@@ -136,6 +148,7 @@ void Trainer::warm_start(int64_t index) {
   TrainingState loaded = state();
   load_state(ctx_, folder_.state_path(index), loaded);
   task_.seek(loaded.position);
+  first_step_ = steps_done_ = loaded.step;
   log_->info("Going on from {} after {} steps", folder_.model_path(index).string(), loaded.step);
 }
 
@@ -145,14 +158,48 @@ void Trainer::save() {
   save_state(ctx_, folder_.state_path(folder_.index()), state());
 }
 
-std::filesystem::path Trainer::best_model_path() const {
-  return folder_.path() / "models" / fmt::format("best_run{}.safetensors", folder_.index());
-}
-
 double Trainer::validate() {
   if (!ema_) return task_.validation_loss();
   const auto averaged = ema_->average();
   return task_.validation_loss();
+}
+
+Trainer::Step Trainer::take_step(int64_t step) {
+  Step s;
+  s.lr = optimizer_.lr(0);
+  {
+    Tape tape(ctx_);
+    const Trainable::Loss loss = task_.next_loss(tape);
+    s.loss = loss.value.value().item();
+    s.items = loss.items;
+    if (!std::isfinite(s.loss))
+      fail("training",
+           "the loss of step {} is {}; the network of the last validation is kept. Try a smaller learning rate, "
+           "gradient clipping or use_float64=true",
+           first_step_ + step, s.loss);
+    tape.backward(loss.value);
+  }
+  s.norms = update(ctx_, task_.model(), optimizer_, ema(), training_, step);
+  if (!s.norms.skipped) scheduler_->after_update();
+  steps_done_ = first_step_ + step + 1;
+  return s;
+}
+
+bool Trainer::goes_on(double validation_loss) {
+  if (validation_loss < best_loss_) {
+    best_loss_ = validation_loss;
+    bad_validations_ = 0;
+    if (training_.es_load_best_model) {
+      best_.clear();
+      for (auto& [name, t] : task_.model().state_dict(ctx_)) {
+        Tensor copy = ctx_.empty(t.shape(), t.dtype());
+        kernels::cast(ctx_, t, copy);
+        best_.emplace(name, std::move(copy));
+      }
+    }
+    return true;
+  }
+  return ++bad_validations_ <= training_.es_patience;
 }
 
 TrainingHistory Trainer::train() {
@@ -161,98 +208,51 @@ TrainingHistory Trainer::train() {
   log_->info("Training for {} iterations = {:.1f} epochs of {} batches, validating every {} iterations, patience {}", N,
              static_cast<double>(N) / static_cast<double>(per_epoch), per_epoch, training_.validate_every_n_steps,
              training_.es_patience);
-  MetricsFile metrics(folder_.saves() ? folder_.path() / "metrics.csv" : std::filesystem::path{});
+  MetricsFile metrics(folder_.saves() ? folder_.path() / "metrics.csv" : std::filesystem::path{}, first_step_ > 0);
   Progress progress(N, 0, log_.terminal() ? ProgressOutput::terminal() : ProgressOutput::none());
   const auto start = Clock::now();
-  int64_t items = 0, patience = 0;
-  double best = std::numeric_limits<double>::infinity();
-  // The best network of early stopping, in memory: it is also kept where nothing is saved.
-  std::vector<std::pair<std::string, Tensor>> best_state;
-  for (int64_t step = 0; step < N; ++step) {
-    GradientNorms norms;
-    double loss = 0;
-    const double lr = optimizer_.lr(0);
-    int64_t batch_items = 0;
-    {
-      Tape tape(ctx_);
-      const Trainable::Loss l = task_.next_loss(tape);
-      loss = l.value.value().item();
-      batch_items = l.items;
-      if (!std::isfinite(loss))
-        fail("training",
-             "the loss of step {} is {}; the network of the last validation is kept. Try a smaller learning rate, "
-             "gradient clipping or use_float64=true",
-             step, loss);
-      tape.backward(l.value);
-    }
-    norms = update(ctx_, task_.model(), optimizer_, ema(), training_, step);
-    steps_done_ = step + 1;
-    items += batch_items;
-    if (norms.skipped) {
-      ++h.skipped;
+  int64_t items = 0;
+  for (int64_t step = 0; step < N && !h.stopped_early; ++step) {
+    const Step s = take_step(step);
+    items += s.items;
+    h.add(steps_done_, s.loss, s.lr, s.norms);
+    if (s.norms.skipped) {
       progress.clear();
-      log_->warn("Skipping step {}: gradient norm {:.4g} exceeds max_grad_norm {:.4g}", step, norms.total,
+      log_->warn("Skipping step {}: gradient norm {:.4g} exceeds max_grad_norm {:.4g}", steps_done_, s.norms.total,
                  *training_.max_grad_norm);
-    } else {
-      scheduler_->after_update();
     }
-    h.step.push_back(static_cast<double>(step));
-    h.loss.push_back(loss);
-    h.lr.push_back(lr);
-    h.grad_norm.push_back(norms.total);
-    h.grad_norm_net.push_back(norms.net);
-    h.grad_norm_framesnet.push_back(norms.framesnet);
-
     std::optional<double> validation;
     if ((step + 1) % training_.validate_every_n_steps == 0) {
       const auto begin = Clock::now();
       validation = validate();
       h.validation_seconds += seconds_since(begin);
-      h.validation_step.push_back(static_cast<double>(step + 1));
+      h.validation_step.push_back(static_cast<double>(steps_done_));
       h.validation_loss.push_back(*validation);
       progress.clear();
-      log_->info("Step {:>7}: training loss {:.4f}, validation loss {:.4f}, lr {:.2e}", step + 1, loss, *validation,
-                 lr);
+      log_->info("Step {:>7}: training loss {:.4f}, validation loss {:.4f}, lr {:.2e}", steps_done_, s.loss,
+                 *validation, s.lr);
       if (!std::isfinite(*validation))
-        fail("training", "the validation loss after step {} is {}; the network of the validation before is kept", step,
-             *validation);
+        fail("training", "the validation loss after step {} is {}; the network of the validation before is kept",
+             steps_done_, *validation);
       save();
       scheduler_->after_validation(*validation);
-      if (*validation < best) {
-        best = *validation;
-        patience = 0;
-        if (training_.es_load_best_model) {
-          best_state.clear();
-          for (auto& [name, t] : task_.model().state_dict(ctx_)) {
-            Tensor copy = ctx_.empty(t.shape(), t.dtype());
-            kernels::cast(ctx_, t, copy);
-            best_state.emplace_back(name, std::move(copy));
-          }
-          if (folder_.saves()) save_model(ctx_, best_model_path(), task_.model(), ema());
-        }
-      } else if (++patience > training_.es_patience) {
-        log_->info("Stopping early at step {}: {} validations without a better loss than {:.4f}", step + 1, patience,
-                   best);
-        h.stopped_early = true;
-      }
+      h.stopped_early = !goes_on(*validation);
     }
-    metrics.row(step, loss, lr, norms, validation);
+    metrics.row(steps_done_, s.loss, s.lr, s.norms, validation);
     scheduler_->after_iteration(step);
-    progress.update(step + 1, loss, lr, batch_items);
-    if (h.stopped_early) break;
+    progress.update(step + 1, s.loss, s.lr, s.items);
   }
   progress.finish();
   h.training_seconds = seconds_since(start) - h.validation_seconds;
   h.items_per_second = static_cast<double>(items) / std::max(h.training_seconds, 1e-9);
+  if (h.stopped_early)
+    log_->info("Stopped early at step {}: {} validations without a better loss than {:.4f}", steps_done_,
+               bad_validations_, best_loss_);
   log_->info("Trained for {} ({:.0f} jets/s), validated for {}", duration_text(h.training_seconds), h.items_per_second,
              duration_text(h.validation_seconds));
-  if (!best_state.empty()) {
-    log_->info("Taking the network of the best validation (loss {:.4f})", best);
-    task_.model().load_state_dict(ctx_, [&](const std::string& name) {
-      for (auto& [key, t] : best_state)
-        if (key == name) return t;
-      return Tensor();
-    });
+  if (!best_.empty()) {
+    log_->info("Taking the network of the best validation (loss {:.4f})", best_loss_);
+    task_.model().load_state_dict(ctx_, [&](const std::string& name) { return best_.at(name); });
   }
   save();
   return h;

@@ -1,5 +1,6 @@
 #pragma once
-#include <functional>
+#include <limits>
+#include <map>
 #include <optional>
 
 #include "autograd/module.h"
@@ -50,13 +51,14 @@ struct GradientNorms {
 GradientNorms update(Context& ctx, Module& model, Optimizer& optimizer, Ema* ema, const TrainingConfig& training,
                      int64_t step);
 
-/// What training leaves behind, one entry per step that was taken (losses, rates, norms) or per validation.
+/// What training leaves behind, one entry per step (losses, rates, norms) or per validation.
 struct TrainingHistory {
   std::vector<double> step, loss, lr, grad_norm, grad_norm_net, grad_norm_framesnet;
   std::vector<double> validation_step, validation_loss;
   int64_t skipped = 0;
   double training_seconds = 0, validation_seconds = 0, items_per_second = 0;
   bool stopped_early = false;
+  void add(int64_t steps_done, double loss, double lr, const GradientNorms& norms);
 };
 
 /// The training loop: steps, schedule, validation, early stopping, progress display, metrics.csv, and a saved model and
@@ -74,10 +76,17 @@ class Trainer {
   void warm_start(int64_t index);
 
  private:
-  void save();
+  struct Step {
+    double loss = 0, lr = 0;
+    GradientNorms norms;
+    int64_t items = 0;
+  };
+  Step take_step(int64_t step);
   double validate();
+  /// Early stopping: false once es_patience validations in a row were not better. Keeps the best network if asked to.
+  bool goes_on(double validation_loss);
+  void save();
   TrainingState state();
-  std::filesystem::path best_model_path() const;
 
   Context& ctx_;
   Trainable& task_;
@@ -85,7 +94,10 @@ class Trainer {
   const RunFolder& folder_;
   Log& log_;
   TrainingConfig training_;
-  int64_t steps_done_ = 0;
+  int64_t first_step_ = 0, steps_done_ = 0;  // of all trainings of this run: a warm start counts on
+  double best_loss_ = std::numeric_limits<double>::infinity();
+  int64_t bad_validations_ = 0;
+  std::map<std::string, Tensor> best_;
   Optimizer optimizer_;
   std::unique_ptr<Scheduler> scheduler_;
   std::optional<Ema> ema_;

@@ -167,7 +167,10 @@ void finish(const ExperimentConfig& config, const RunFolder& folder, const Tagge
   if (!evaluation.sets.empty()) print_table(evaluation.sets, log);
   log->info("Finished after {}, peak memory {}", duration_text(seconds), bytes_text(peak_memory()));
   if (!folder.saves()) return;
-  write_atomic(folder.path() / "results.json", results_json(evaluation, tagger, history, seconds).dump(2) + "\n");
+  // As with the configuration: the latest, and each warm start's own.
+  const std::string results = results_json(evaluation, tagger, history, seconds).dump(2) + "\n";
+  write_atomic(folder.path() / "results.json", results);
+  write_atomic(folder.path() / fmt::format("results_{}.json", folder.index()), results);
   if (!config.plot) return;
   write_plots(folder, config, history, evaluation);
   write_atomic(folder.path() / "report.html", html(make_report(config, tagger, history, evaluation, seconds, threads)));
