@@ -39,6 +39,19 @@ JetSet read_toptagging(Context& ctx, const Path& path, std::string_view part) {
   return out;
 }
 
+namespace {
+std::string choose_array(const Npz& file, const std::optional<std::string>& key) {
+  if (key) return *key;
+  for (const char* usual : {"kinematics", "kinematics_test"})
+    if (file.has(usual)) return usual;
+  return file.names().size() == 1 ? file.names()[0] : "kinematics";
+}
+}  // namespace
+
+std::string jets_array(const Path& path, const std::optional<std::string>& key) {
+  return path.extension() == ".npy" ? path.string() : choose_array(Npz(path), key) + " of " + path.string();
+}
+
 JetSet read_jets(Context& ctx, const Path& path, const std::optional<std::string>& key) {
   if (path.extension() == ".npy") {
     if (key) fail(path.string(), "holds one array; '{}' can only be chosen in an npz file", *key);
@@ -46,10 +59,7 @@ JetSet read_jets(Context& ctx, const Path& path, const std::optional<std::string
     return read_jets(ctx, file, "the array");
   }
   const Npz file(path);
-  std::string name = file.names().size() == 1 ? file.names()[0] : "kinematics";
-  for (const char* usual : {"kinematics_test", "kinematics"})
-    if (file.has(usual)) name = usual;
-  if (key) name = *key;
+  const std::string name = choose_array(file, key);
   NpyReader kinematics = file.open(name);
   return read_jets(ctx, kinematics, name);
 }

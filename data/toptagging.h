@@ -16,6 +16,9 @@ namespace lightcone {
 /// or dtype, lengths that differ, and a label that is neither 0 nor 1.
 JetSet read_toptagging(Context& ctx, const Path& path, std::string_view part);
 
+/// Which array read_jets() takes: "kinematics of jets.npz", "jets.npy".
+std::string jets_array(const Path& path, const std::optional<std::string>& key = std::nullopt);
+
 /// Jets to predict: an .npy file, or an .npz file's array `key`; without a key `kinematics`, `kinematics_test` or, if
 /// there is only one array, that one. No labels.
 JetSet read_jets(Context& ctx, const Path& path, const std::optional<std::string>& key = std::nullopt);

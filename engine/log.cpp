@@ -53,6 +53,11 @@ Log::Log(bool terminal)
   logger_->flush_on(spdlog::level::debug);  // a killed run has its last line
 }
 
+void Log::file_only() {
+  terminal_ = false;
+  logger_->sinks().resize(1);  // the file's is the first
+}
+
 void Log::to_file(const Path& path) { file_->open(path); }
 
 }  // namespace lightcone

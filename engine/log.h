@@ -22,6 +22,8 @@ class Log {
   /// Appends to `path` from now on. Throws Error if that is not possible.
   void to_file(const Path& path);
   const std::shared_ptr<spdlog::logger>& pointer() const { return logger_; }
+  /// From now on nothing is printed to the terminal.
+  void file_only();
   /// Whether it prints to the terminal.
   bool terminal() const { return terminal_; }
   spdlog::logger* operator->() const { return logger_.get(); }

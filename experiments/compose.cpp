@@ -186,12 +186,12 @@ void collect_names(const Json& node, const std::string& prefix, std::vector<std:
 [[noreturn]] void fail_unknown(const Json& tree, const Override& o) {
   std::vector<std::string> names;
   collect_names(tree, "", names);
-  fail("config", "unknown key {}; nearest: {}{}", excerpt(o.key), nearest(o.key, names),
-       o.kind == Override::Kind::set ? "; +" + excerpt(o.key) + "=... adds a new one" : "");
+  fail("config", "unknown key {}; nearest: {}", excerpt(o.key), nearest(o.key, names));
 }
 
-// Text stays text where the old value is text: exp_name=2024 is a name. "???" and "${...}" say nothing of the type.
-bool keeps_text(const Json& old, const Json& value) {
+// Text stays text where the old value is text or the key is a name that may be null: exp_name=2024, run_name=1e5. "???" and "${...}" say nothing of the type.
+bool keeps_text(const Override& o, const Json& old, const Json& value) {
+  if ((o.key == "run_name" || o.key == "jobid") && (value.is_number() || value.is_boolean())) return true;
   if (!old.is_string() || !(value.is_number() || value.is_boolean())) return false;
   const auto& text = old.get_ref<const std::string&>();
   return text != "???" && text.find("${") == std::string::npos;
@@ -220,7 +220,7 @@ void assign(Json& tree, const Override& o) {
   if (old.is_object() && o.value.is_object() && o.kind == Override::Kind::set)
     for (const auto& [key, unused] : o.value.items())
       if (!old.contains(key)) fail_unknown(tree, {o.kind, o.key + "." + key, "", {}});
-  if (keeps_text(old, o.value))
+  if (keeps_text(o, old, o.value))
     old = o.text;
   else
     merge(old, o.value);

@@ -66,6 +66,9 @@ void validate(const TrainingConfig& c) {
   one_of("training.scheduler", c.scheduler,
          {"CosineAnnealingLR", "CosineAnnealingWarmRestarts", "OneCycleLR", "ReduceLROnPlateau", "flat+decay"});
   positive("training.scheduler_scale", c.scheduler_scale);
+  if (c.scheduler == "OneCycleLR" && c.scheduler_scale < 1)
+    fail("config", "training.scheduler_scale = {}: OneCycleLR would end before the training does; use at least 1",
+         c.scheduler_scale);
   not_negative("training.cosanneal_eta_min", c.cosanneal_eta_min);
   between("training.reduceplateau_factor", c.reduceplateau_factor);
   at_least("training.reduceplateau_patience", c.reduceplateau_patience, 0);
@@ -141,6 +144,10 @@ void validate(const ExperimentConfig& c) {
   validate(c.jc_params, "jc_params");
   validate(c.topxl_params, "topxl_params");
   at_least("evaluation.batchsize", c.evaluation.batchsize, 1);
+  for (size_t i = 0; i < c.evaluation.eval_set.size(); ++i)
+    for (size_t j = 0; j < i; ++j)
+      if (c.evaluation.eval_set[i] == c.evaluation.eval_set[j])
+        fail("config", "evaluation.eval_set names {} twice", c.evaluation.eval_set[i]);
   for (const auto& set : c.evaluation.eval_set) one_of("evaluation.eval_set", set, {"train", "test", "val"});
   if (c.weightquant.use) fail("config", "weightquant.use = true: quantisation is not in this version");
   if (c.inputquant.use) fail("config", "inputquant.use = true: quantisation is not in this version");

@@ -19,6 +19,12 @@ std::vector<std::string> with_long_names(int argc, char** argv) {
   return out;
 }
 
+const CLI::Validator at_least_one(
+    [](const std::string& text) {
+      return CLI::Number(text).empty() && std::stod(text) >= 1 ? "" : "must be a number of at least 1, got " + text;
+    },
+    "N >= 1");
+
 void add_compose(CLI::App& app, ComposeRequest& compose) {
   app.add_option("--config-path", compose.config_dir,
                  "-cp: tree of configurations: config, config_quick, a folder, or a run's folder");
@@ -54,7 +60,7 @@ int dispatch(int argc, char** argv) {
   predict_app->add_option("--out", predict.out, "scores: .npy [N], or .npz with scores and logits")->required();
   predict_app->add_option("--key", predict.key, "which array of an npz file");
   predict_app->add_option("--run-idx", predict.run_idx, "which of the run's networks (default: the latest)");
-  predict_app->add_option("--batch", predict.batchsize, "jets at a time")->check(CLI::PositiveNumber);
+  predict_app->add_option("--batch", predict.batchsize, "jets at a time")->check(at_least_one);
   add_threads(*predict_app, predict.threads);
 
   VerifyRequest verify;
@@ -71,8 +77,8 @@ int dispatch(int argc, char** argv) {
   BenchRequest bench;
   auto* bench_app = app.add_subcommand("bench", "time training and inference of a network");
   add_compose(*bench_app, bench.compose);
-  bench_app->add_option("--batch", bench.batch, "jets per training step")->check(CLI::PositiveNumber);
-  bench_app->add_option("--runs", bench.runs, "timed steps")->check(CLI::PositiveNumber);
+  bench_app->add_option("--batch", bench.batch, "jets per training step")->check(at_least_one);
+  bench_app->add_option("--runs", bench.runs, "timed steps")->check(at_least_one);
   bench_app->add_option("--json", bench.json, "append the result to this file as a line of JSON");
   add_threads(*bench_app, bench.threads);
 
@@ -94,8 +100,10 @@ int dispatch(int argc, char** argv) {
 int main(int argc, char** argv) {
   try {
     return dispatch(argc, argv);
+  } catch (const std::bad_alloc&) {
+    std::cerr << "lightcone: not enough memory; use a smaller network or batch\n";
   } catch (const std::exception& e) {
     std::cerr << "lightcone: " << e.what() << "\n";
-    return 1;
   }
+  return 1;
 }

@@ -16,7 +16,8 @@ RunFolder::RunFolder(ExperimentConfig& config) : saves_(config.save) {
     path_ = *config.run_dir;
     warm_start_ = config.warm_start_idx;
     if (!fs::exists(model_path(*warm_start_))) fail("warm start", "{} is not there", model_path(*warm_start_).string());
-    index_ = std::max(latest_index(path_), config.run_idx.value_or(0)) + 1;
+    index_ = latest_index(path_) + 1;
+    while (fs::exists(config_path(index_))) ++index_;  // an evaluation leaves no network
   } else {
     if (config.warm_start_idx)
       throw Error(
@@ -41,7 +42,7 @@ RunFolder::RunFolder(ExperimentConfig& config) : saves_(config.save) {
   config.run_dir = path_.string();
 }
 
-void RunFolder::create(ExperimentConfig& config, Log& log) {
+void RunFolder::create(const ExperimentConfig& config, Log& log) {
   if (!saves_) return;
   std::error_code error;
   fs::create_directories(path_ / "models", error);
@@ -49,11 +50,14 @@ void RunFolder::create(ExperimentConfig& config, Log& log) {
   // A later warm start reads this file: it then continues this run.
   ExperimentConfig saved = config;
   saved.warm_start_idx = index_;
-  const std::string text = toml_text(write_fields(saved));
-  write_atomic(path_ / "config.toml", text);
-  write_atomic(path_ / fmt::format("config_{}.toml", index_), text);
+  write_atomic(config_path(index_), toml_text(write_fields(saved)));
   log.to_file(path_ / fmt::format("out_{}.log", index_));
+  if (!warm_start_) publish();
 }
+
+void RunFolder::publish() const { write_atomic(path_ / "config.toml", read_file(config_path(index_))); }
+
+fs::path RunFolder::config_path(int64_t index) const { return path_ / fmt::format("config_{}.toml", index); }
 
 fs::path RunFolder::model_path(const fs::path& run_folder, int64_t index) {
   return run_folder / "models" / fmt::format("model_run{}.safetensors", index);

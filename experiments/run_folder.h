@@ -24,12 +24,17 @@ class RunFolder {
   explicit RunFolder(ExperimentConfig& config);
 
   bool saves() const { return saves_; }
-  /// Creates the folder with its configuration and sends the log there. Does nothing if config.save is false.
-  void create(ExperimentConfig& config, Log& log);
+  /// Creates the folder with config_<idx>.toml and sends the log there; to be called when all that could refuse the run has been read. Does
+  /// nothing if config.save is false.
+  void create(const ExperimentConfig& config, Log& log);
+  /// Makes config_<idx>.toml the run's config.toml: at once for a new run, for a warm start when its network has been saved, so that one
+  /// that fails leaves the run as it was.
+  void publish() const;
 
   int64_t index() const { return index_; }
   std::optional<int64_t> warm_start() const { return warm_start_; }
   const std::filesystem::path& path() const { return path_; }
+  std::filesystem::path config_path(int64_t index) const;
   static std::filesystem::path model_path(const std::filesystem::path& run_folder, int64_t index);
   std::filesystem::path model_path(int64_t index) const { return model_path(path_, index); }
   std::filesystem::path state_path(int64_t index) const;

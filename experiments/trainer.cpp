@@ -156,12 +156,18 @@ void Trainer::save() {
   if (!folder_.saves()) return;
   save_model(ctx_, folder_.model_path(folder_.index()), task_.model(), ema());
   save_state(ctx_, folder_.state_path(folder_.index()), state());
+  if (saved_step_ < 0) folder_.publish();
+  saved_step_ = steps_done_;
 }
 
 double Trainer::validate() {
   if (!ema_) return task_.validation_loss();
   const auto averaged = ema_->average();
   return task_.validation_loss();
+}
+
+std::string Trainer::kept() const {
+  return saved_step_ < 0 ? "no network was saved yet" : fmt::format("the network of step {} is kept", saved_step_);
 }
 
 Trainer::Step Trainer::take_step(int64_t step) {
@@ -174,9 +180,8 @@ Trainer::Step Trainer::take_step(int64_t step) {
     s.items = loss.items;
     if (!std::isfinite(s.loss))
       fail("training",
-           "the loss of step {} is {}; the network of the last validation is kept. Try a smaller learning rate, "
-           "gradient clipping or use_float64=true",
-           first_step_ + step, s.loss);
+           "the loss of step {} is {}; {}. Try a smaller learning rate, gradient clipping or use_float64=true",
+           first_step_ + step, s.loss, kept());
     tape.backward(loss.value);
   }
   s.norms = update(ctx_, task_.model(), optimizer_, ema(), training_, step);
@@ -232,8 +237,8 @@ TrainingHistory Trainer::train() {
       log_->info("Step {:>7}: training loss {:.4f}, validation loss {:.4f}, lr {:.2e}", steps_done_, s.loss,
                  *validation, s.lr);
       if (!std::isfinite(*validation))
-        fail("training", "the validation loss after step {} is {}; the network of the validation before is kept",
-             steps_done_, *validation);
+        fail("training", "the validation loss after step {} is {}; {}. Try a smaller learning rate", steps_done_,
+             *validation, kept());
       save();
       scheduler_->after_validation(*validation);
       h.stopped_early = !goes_on(*validation);

@@ -86,6 +86,7 @@ class Trainer {
   /// Early stopping: false once es_patience validations in a row were not better. Keeps the best network if asked to.
   bool goes_on(double validation_loss);
   void save();
+  std::string kept() const;  // which network a failure leaves behind
   TrainingState state();
 
   Context& ctx_;
@@ -95,6 +96,7 @@ class Trainer {
   Log& log_;
   TrainingConfig training_;
   int64_t first_step_ = 0, steps_done_ = 0;  // of all trainings of this run: a warm start counts on
+  int64_t saved_step_ = -1;                  // of the network that this training saved last
   double best_loss_ = std::numeric_limits<double>::infinity();
   int64_t bad_validations_ = 0;
   std::map<std::string, Tensor> best_;

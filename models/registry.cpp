@@ -29,8 +29,14 @@ const std::map<std::string, Make>& networks() {
 
 std::unique_ptr<Tagger> make_tagger(Context& ctx, const Json& model, const TaggingTask& task,
                                     const EmbeddingConfig& embedding, DType dtype) {
-  const std::string type = model.value("/net/type"_json_pointer, "");
-  const std::string frames = model.value("/framesnet/type"_json_pointer, "IdentityFrames");
+  auto name_at = [&](const Json::json_pointer& where, const char* otherwise) -> std::string {
+    if (!model.contains(where)) return otherwise;
+    if (!model[where].is_string())
+      fail("model", "model{} is {}, expected the name of a network", where.to_string(), model[where].dump());
+    return model[where].get<std::string>();
+  };
+  const std::string type = name_at("/net/type"_json_pointer, ""),
+                    frames = name_at("/framesnet/type"_json_pointer, "IdentityFrames");
   const auto it = networks().find(type);
   if (it == networks().end()) {
     std::vector<std::string> names;

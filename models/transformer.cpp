@@ -16,7 +16,7 @@ struct Widths {
 
 Widths widths(const TransformerConfig& c) {
   auto positive = [](const char* name, int64_t value) {
-    if (value < 1) fail("Transformer", "{} is {}, expected a positive number", name, value);
+    if (value < 1 || value > 100'000) fail("Transformer", "{} is {}, expected a number from 1 to 100000", name, value);
   };
   positive("num_blocks", c.num_blocks);
   positive("num_heads", c.num_heads);

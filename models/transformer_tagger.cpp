@@ -1,5 +1,9 @@
 #include "models/transformer_tagger.h"
 
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
 #include "autograd/elementwise.h"
 #include "autograd/segment.h"
 
@@ -9,7 +13,20 @@ TransformerTagger::TransformerTagger(Context& ctx, const Json& model, const Tagg
                                      const EmbeddingConfig& embedding, DType dtype)
     : embedding_(embedding), dtype_(dtype), trafo_fourmomenta_(ctx, TensorReps("1x1n")) {
   read_fields(model, config_, "model");
-  config_.net.in_channels = 7 + task.extra_scalars + 4 * config_.add_fourmomenta_backbone + !config_.mean_aggregation;
+  auto derived = [](const char* name, const std::optional<int64_t>& given, int64_t value) {
+    if (given && *given != value)
+      fail("model", "{} is {}, but the data and the options make it {}; leave it null", name, *given, value);
+  };
+  static const std::vector<std::string> backends = {"xformers", "flex", "flash", "native", "varlen"};
+  if (std::find(backends.begin(), backends.end(), config_.attention_backend) == backends.end())
+    fail("model", "model.attention_backend has no option '{}'; all: {} (one attention serves all of them here)",
+         config_.attention_backend, fmt::join(backends, ", "));
+  const int64_t in_channels = 7 + task.extra_scalars + 4 * config_.add_fourmomenta_backbone + !config_.mean_aggregation;
+  derived("model.in_channels", config_.in_channels, in_channels);
+  derived("model.net.in_channels", config_.net.in_channels, in_channels);
+  derived("model.out_channels", config_.out_channels, task.num_outputs);
+  derived("model.net.out_channels", config_.net.out_channels, task.num_outputs);
+  config_.net.in_channels = in_channels;
   config_.net.out_channels = task.num_outputs;
   embedding_.boost_jet = false;  // not a symmetry of this network: its features must stay those of the laboratory
   embedding_.tagging_features = "all";

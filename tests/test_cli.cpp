@@ -128,6 +128,87 @@ TEST_CASE("cli: a warm start goes on, with the next index") {
   CHECK(evaluate.status == 0);
 }
 
+TEST_CASE("cli: a warm start that fails leaves the run as it was; a copied run is the one that -cp names") {
+  ScratchFolder folder;
+  REQUIRE(test::lightcone(tiny(), folder.path()).status == 0);
+  const fs::path out = folder.path() / "runs" / "topt_local_debug" / "a", copy = folder / "copy";
+  fs::copy(out, copy, fs::copy_options::recursive);
+  auto listing = [&] {
+    std::vector<std::string> names;
+    for (const auto& e : fs::recursive_directory_iterator(out)) names.push_back(e.path().string());
+    std::sort(names.begin(), names.end());
+    return names;
+  };
+  const std::string before = read_file(out / "config.toml");
+  const auto files = listing();
+  for (const char* wrong : {"model.net.num_blocks=2", "training.optimizer=Lion", "warm_start_idx=7"}) {
+    const Finished f = test::lightcone({"run", "-cp", out.string(), "-cn", "config", wrong}, folder.path());
+    INFO(std::string(wrong), f.output);
+    CHECK(f.status == 1);
+    CHECK(read_file(out / "config.toml") == before);
+    CHECK(listing() == files);
+  }
+  const Finished f = test::lightcone({"run", "-cp", "copy", "-cn", "config", "data.max_particles=5"}, folder.path());
+  INFO(f.output);
+  CHECK(f.status == 0);
+  CHECK(fs::exists(copy / "models" / "model_run1.safetensors"));
+  CHECK(listing() == files);
+  // metrics.csv goes on, and each network keeps its configuration.
+  const std::string metrics = read_file(copy / "metrics.csv");
+  CHECK(std::count(metrics.begin(), metrics.end(), '\n') == 25);
+  CHECK(has(metrics, "\n24,"));
+  CHECK(!has(read_file(copy / "config_0.toml"), "max_particles = 5"));
+  CHECK(has(read_file(copy / "config.toml"), "max_particles = 5"));
+  const std::string data = std::string(LIGHTCONE_SOURCE_DIR) + "/data/toptagging_tiny.npz";
+  REQUIRE(test::lightcone({"predict", out.string(), "--in", data, "--out", "a.npy"}, folder.path()).status == 0);
+  REQUIRE(
+      test::lightcone({"predict", "copy", "--run-idx", "0", "--in", data, "--out", "b.npy"}, folder.path()).status ==
+      0);
+  CHECK(read_file(folder / "a.npy") == read_file(folder / "b.npy"));
+}
+
+TEST_CASE("cli: predict refuses to overwrite its input and names a jet whose score is NaN") {
+  ScratchFolder folder;
+  REQUIRE(test::lightcone(tiny(), folder.path()).status == 0);
+  const std::string run = (folder.path() / "runs" / "topt_local_debug" / "a").string();
+  Context ctx(1);
+  std::vector<double> jets = {50, 30, 0, 40, 50, 30, 0, 40};
+  save_npy(folder / "jets.npy", ctx.of({2, 1, 4}, DType::f64, jets));
+  const Finished same = test::lightcone({"predict", run, "--in", "jets.npy", "--out", "jets.npy"}, folder.path());
+  CHECK(same.status == 1);
+  CHECK(has(same.output, "choose another name"));
+  for (double& v : jets) v *= 1e300;
+  save_npy(folder / "huge.npy", ctx.of({2, 1, 4}, DType::f64, jets));
+  const Finished huge = test::lightcone({"predict", run, "--in", "huge.npy", "--out", "scores.npy"}, folder.path());
+  INFO(huge.output);
+  CHECK(huge.status == 1);
+  CHECK(has(huge.output, "jet 0"));
+  CHECK(!fs::exists(folder / "scores.npy"));
+}
+
+TEST_CASE("cli: a name may look like a number") {
+  ScratchFolder folder;
+  CHECK(test::lightcone(tiny({"run_name=nan"}), folder.path()).status == 0);
+  CHECK(test::lightcone(tiny({"run_name=1e5"}), folder.path()).status == 0);
+  CHECK(fs::exists(folder / "runs/topt_local_debug/nan"));
+  CHECK(fs::exists(folder / "runs/topt_local_debug/1e5"));
+}
+
+TEST_CASE("cli: a set that cannot be evaluated is refused before the training") {
+  ScratchFolder data;
+  Context ctx(1);
+  const std::vector<double> momenta(4 * 3, 1.0), ones(3, 1.0), mixed = {1, 0, 1};
+  std::vector<std::pair<std::string, Tensor>> arrays;
+  for (const char* part : {"train", "val", "test"}) {
+    arrays.emplace_back(std::string("kinematics_") + part, ctx.of({3, 1, 4}, DType::f32, momenta));
+    arrays.emplace_back(std::string("labels_") + part,
+                        ctx.of({3}, DType::i64, std::string(part) == "test" ? ones : mixed));
+  }
+  save_npz(data / "toptagging_oneclass.npz", arrays);
+  rejects(tiny({"data.data_dir=" + data.path().string(), "data.dataset=oneclass"}),
+          {"test set", "signal", "both classes"});
+}
+
 TEST_CASE("cli: save=false writes nothing") {
   ScratchFolder folder;
   CHECK(test::lightcone(tiny({"save=false"}), folder.path()).status == 0);
@@ -148,6 +229,11 @@ TEST_CASE("cli: bad input gets one clear error and nothing is written") {
   rejects(tiny({"data.beam_reference=lightlke"}), {"lightlke", "lightlike"});
   rejects(tiny({"device=cuda"}), {"cuda"});
   rejects(tiny({"weightquant.use=true"}), {"weightquant"});
+  rejects(tiny({"model.in_channels=99"}), {"model.in_channels is 99", "7"});
+  rejects(tiny({"model.net.type=null"}), {"net/type", "null"});
+  rejects(tiny({"model.net.num_blocks=100000000"}), {"num_blocks is 100000000"});
+  rejects(tiny({"training.scheduler=OneCycleLR", "training.scheduler_scale=0.5"}), {"scheduler_scale", "OneCycleLR"});
+  rejects(tiny({"evaluation.eval_set=[test,test]"}), {"eval_set", "twice"});
   rejects({"run", "-cn", "toptaging"}, {"toptaging", "toptagging"});
   rejects({"run", "-cn", "jctagging"}, {"jctagging"});
   rejects({"predict", "nowhere", "--in", "a.npz", "--out", "b.npz"}, {"nowhere"});

@@ -15,7 +15,13 @@ int predict_command(const PredictRequest& request) {
     fail("predict", "{} is not the folder of a run: it has no config.toml", folder.string());
   if (out.extension() != ".npy" && out.extension() != ".npz")
     fail("predict", "--out {}: expected a name that ends in .npy or .npz", out.string());
-  const ExperimentConfig config = read_config(read_toml(folder / "config.toml"));
+  std::error_code ignored;
+  if (fs::equivalent(out, request.in, ignored))
+    fail("predict", "--out {} is the file with the jets; choose another name", out.string());
+  const int64_t index = request.run_idx.value_or(latest_index(folder));
+  // Each network has its own configuration: a warm start may have changed it.
+  const fs::path own = folder / fmt::format("config_{}.toml", index);
+  const ExperimentConfig config = read_config(read_toml(fs::exists(own) ? own : folder / "config.toml"));
   const TaggingTask task = tagging_task(config);
   if (task.extra_scalars > 0)
     fail("predict", "the network of {} needs {} scalars per constituent, which an array of four-momenta lacks",
@@ -23,9 +29,13 @@ int predict_command(const PredictRequest& request) {
 
   Context ctx(request.threads);
   std::unique_ptr<Tagger> tagger = build_tagger(ctx, config, task);
-  load_averaged_model(ctx, RunFolder::model_path(folder, request.run_idx.value_or(latest_index(folder))), *tagger);
+  load_averaged_model(ctx, RunFolder::model_path(folder, index), *tagger);
   const JetSet jets = read_jets(ctx, request.in, request.key);
   const std::vector<double> logits = tagger_logits(ctx, *tagger, jets, request.batchsize, config.data.momentum_dtype());
+
+  for (size_t i = 0; i < logits.size(); ++i)
+    if (std::isnan(logits[i]))
+      fail("predict", "the score of jet {} is NaN; look at its momenta", i / static_cast<size_t>(task.num_outputs));
 
   // One output: the probability of signal. Several: softmax over the classes.
   const int64_t outputs = task.num_outputs;
@@ -46,7 +56,8 @@ int predict_command(const PredictRequest& request) {
     save_npy(out, ctx.of(shape, DType::f32, scores));
   else
     save_npz(out, {{"scores", ctx.of(shape, DType::f32, scores)}, {"logits", ctx.of(shape, DType::f32, logits)}});
-  fmt::print("{} jets scored, {}\n", jets.size(), out.string());
+  fmt::print("{} jets of {} scored with {}: {}\n", jets.size(), jets_array(request.in, request.key),
+             RunFolder::model_path(folder, index).string(), out.string());
   return 0;
 }
 

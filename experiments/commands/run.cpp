@@ -20,6 +20,9 @@ void choose_device(const ExperimentConfig& config, Log& log) {
 
 int run_command(const RunRequest& request) {
   ExperimentConfig config = read_config(compose(request.compose));
+  // A run that was copied or moved is where -cp says, not where its configuration remembers.
+  if (config.run_dir && std::filesystem::is_directory(std::filesystem::path(request.compose.config_dir) / "models"))
+    config.run_dir = request.compose.config_dir;
   validate(config);
   Log log;
   // Without a seed one is drawn and noted in the run's config.toml, so that the run can be repeated to the bit.
@@ -31,9 +34,9 @@ int run_command(const RunRequest& request) {
   try {
     run_tagging(ctx, config, log);
   } catch (const std::exception& e) {
-    log->error("{}", e.what());  // into the run's log file as well
-    log->flush();
-    return 1;
+    log.file_only();  // main() prints it to standard error
+    log->error("{}", e.what());
+    throw;
   }
   if (request.profile) std::cout << ctx.profiler().table();
   if (!request.profile_trace.empty()) write_atomic(request.profile_trace, ctx.profiler().chrome_trace());

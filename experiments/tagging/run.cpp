@@ -24,6 +24,14 @@ struct Sets {
   const JetSet& of(const std::string& name) const { return name == "train" ? train : name == "val" ? val : test; }
 };
 
+// An area under the curve needs both; found out before a training, not after it.
+void require_both_classes(const JetSet& jets, const std::string& what) {
+  const auto labels = jets.labels.span<int64_t>();
+  if (labels.empty()) fail("run", "{} has no jets", what);
+  if (std::all_of(labels.begin(), labels.end(), [&](int64_t l) { return l == labels[0]; }))
+    fail("run", "{} has {} jets only; both classes are needed", what, labels[0] ? "signal" : "background");
+}
+
 Sets load_sets(Context& ctx, const ExperimentConfig& config, Log& log) {
   if (config.exp_type != "toptagging")
     fail("run",
@@ -39,6 +47,9 @@ Sets load_sets(Context& ctx, const ExperimentConfig& config, Log& log) {
     JetSet& set = name == "train" ? sets.train : name == "val" ? sets.val : sets.test;
     if (config.evaluate && set.size() == 0) set = read_toptagging(ctx, path, name);
   }
+  for (const char* name : {"train", "val", "test"})
+    if (const JetSet& set = sets.of(name); set.labels.defined() && (std::string(name) != "train" || config.train))
+      require_both_classes(set, fmt::format("{}: the {} set", path.string(), name));
   for (const char* name : {"train", "val", "test"})
     if (const JetSet& set = sets.of(name); set.size())
       log->info("{:>5}: {} jets, {:.1f} constituents on average", name, set.size(),
@@ -184,7 +195,19 @@ void run_tagging(Context& ctx, ExperimentConfig& config, Log& log) {
   std::unique_ptr<Tagger> tagger = build_tagger(ctx, config, tagging_task(config));
   RunFolder folder(config);
   const Sets sets = load_sets(ctx, config, log);
-  folder.create(config, log);  // what is wrong with the input was said before: nothing is written then
+  std::optional<TaggingTraining> training;
+  std::optional<Trainer> trainer;
+  if (config.train) {
+    training.emplace(ctx, *tagger, sets.train, sets.val, config, static_cast<uint64_t>(*config.seed));
+    trainer.emplace(ctx, *training, config, folder, log);
+    if (folder.warm_start()) trainer->warm_start(*folder.warm_start());
+  } else if (folder.warm_start()) {
+    const auto model = folder.model_path(*folder.warm_start());
+    config.ema ? load_averaged_model(ctx, model, *tagger) : load_model(ctx, model, *tagger);
+  } else if (config.evaluate) {
+    log->warn("train = false without a warm start: the network has its initial, random weights");
+  }
+  folder.create(config, log);  // whatever is wrong with the input was said before: nothing is written then
   log->info("Run {} (index {}), seed {}, {} threads", folder.path().string(), folder.index(), *config.seed,
             ctx.threads());
   log->info("{} with {} parameters in {}", tagger->title(), tagger->num_parameters(),
@@ -192,20 +215,15 @@ void run_tagging(Context& ctx, ExperimentConfig& config, Log& log) {
 
   TrainingHistory history;
   Evaluation evaluation;
-  if (config.train) {
-    TaggingTraining training(ctx, *tagger, sets.train, sets.val, config, static_cast<uint64_t>(*config.seed));
-    Trainer trainer(ctx, training, config, folder, log);
-    if (folder.warm_start()) trainer.warm_start(*folder.warm_start());
-    history = trainer.train();
-    if (config.evaluate && trainer.ema()) {
-      const auto averaged = trainer.ema()->average();
+  if (trainer) {
+    history = trainer->train();
+    if (config.evaluate && trainer->ema()) {
+      const auto averaged = trainer->ema()->average();
       evaluate(ctx, *tagger, sets, config, "", evaluation, log);
     }
-    if (config.evaluate) evaluate(ctx, *tagger, sets, config, trainer.ema() ? "_without_ema" : "", evaluation, log);
-  } else {
-    if (folder.warm_start()) load_averaged_model(ctx, folder.model_path(*folder.warm_start()), *tagger);
-    if (config.evaluate) evaluate(ctx, *tagger, sets, config, "", evaluation, log);
   }
+  if (config.evaluate)
+    evaluate(ctx, *tagger, sets, config, trainer && trainer->ema() ? "_without_ema" : "", evaluation, log);
   finish(config, folder, *tagger, history, evaluation, seconds_since(start), ctx.threads(), log);
 }
 
