@@ -80,10 +80,7 @@ void evaluate(Context& ctx, Tagger& tagger, const Sets& sets, const ExperimentCo
     const double rate = static_cast<double>(jets.size()) / std::max(seconds_since(start), 1e-9);
     std::vector<int> labels = int_labels(jets);
     BinaryMetrics m = binary_metrics(labels, logits);
-    log->info(
-        "{:>5}: accuracy {:.4f}, AUC {:.4f} ± {:.4f}, 1/eps_B {} (0.3), {} (0.5), {} (0.8), loss {:.4f}, {:.0f} jets/s",
-        name + suffix, m.accuracy, m.auc, m.auc_uncertainty, text(m.rejections[0]), text(m.rejections[1]),
-        text(m.rejections[2]), m.loss, rate);
+    log->info("Evaluated {}: {} jets, {:.0f} jets/s", name + suffix, jets.size(), rate);
     if (suffix.empty() && (name == "test" || out.drawn.empty()))
       out.labels = labels, out.logits = logits, out.drawn = name;
     out.sets.emplace_back(name + suffix, std::move(m));
@@ -208,8 +205,8 @@ void run_tagging(Context& ctx, ExperimentConfig& config, Log& log) {
     log->warn("train = false without a warm start: the network has its initial, random weights");
   }
   folder.create(config, log);  // whatever is wrong with the input was said before: nothing is written then
-  log->info("Run {} (index {}), seed {}, {} threads", folder.path().string(), folder.index(), *config.seed,
-            ctx.threads());
+  log->info("Run {} (index {}{}), seed {}, {} threads", folder.path().string(), folder.index(),
+            folder.saves() ? "" : ", not saved", *config.seed, ctx.threads());
   log->info("{} with {} parameters in {}", tagger->title(), tagger->num_parameters(),
             config.use_float64 ? "f64" : "f32");
 
