@@ -32,7 +32,8 @@ struct VerifyRequest {
   bool all = false;      ///< print every quantity, not only the worst gradient
   int threads = 0;
 };
-/// 0: all agree; 1: something differs; 2: nothing differs, but some file's network is not in this version.
+/// 0: all agree; 1: something differs; 2: nothing differs, but some file's network is not in this version, or the file
+/// holds no model.
 int verify_command(const VerifyRequest& request);
 
 int inspect_command(const std::vector<std::string>& paths);
