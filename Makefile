@@ -18,7 +18,7 @@ help:          ## show this list
 build: configure  ## build/lightcone (the default)
 	@ninja -C build lightcone
 
-demo: build    ## train a small tagger, in about a minute
+demo: build    ## train a tagger on the jets that come with the program, in about a minute
 	build/lightcone run -cn demo
 
 test: all format-check  ## build everything, check the formatting, run all tests

@@ -73,7 +73,10 @@ struct Evaluation {
 void evaluate(Context& ctx, Tagger& tagger, const Sets& sets, const ExperimentConfig& config, const std::string& suffix,
               Evaluation& out, Log& log) {
   const DType momentum = config.data.momentum_dtype();
-  for (const auto& name : config.evaluation.eval_set) {
+  // The test set first: its numbers are the ones to quote, and the figures mark the first set.
+  std::vector<std::string> names = config.evaluation.eval_set;
+  std::stable_partition(names.begin(), names.end(), [](const std::string& name) { return name == "test"; });
+  for (const auto& name : names) {
     const JetSet& jets = sets.of(name);
     const auto start = Clock::now();
     std::vector<double> logits = tagger_logits(ctx, tagger, jets, config.evaluation.batchsize, momentum);
@@ -119,11 +122,12 @@ Report make_report(const ExperimentConfig& config, const Tagger& tagger, const T
                            tagger.title(), tagger.num_parameters(), config.data.dataset);
   r.facts = {{"Network", tagger.title()}, {"Parameters", fmt::format("{}", tagger.num_parameters())}};
   if (!h.loss.empty()) {
-    r.facts.emplace_back("Iterations", fmt::format("{} × {} jets", h.loss.size(), config.training.batchsize));
+    r.facts.emplace_back("Iterations", fmt::format("{}", h.loss.size()));
+    r.facts.emplace_back("Batch size", fmt::format("{}", config.training.batchsize));
     r.facts.emplace_back("Training", duration_text(h.training_seconds));
     r.facts.emplace_back("Speed", fmt::format("{:.0f} jets/s", h.items_per_second));
   }
-  r.facts.emplace_back("Whole run", duration_text(seconds));
+  r.subtitle += fmt::format(" Whole run: {}.", duration_text(seconds));
   r.facts.emplace_back("Threads", fmt::format("{}", threads));
   r.facts.emplace_back("Peak memory", bytes_text(peak_memory()));
   r.facts.emplace_back("Seed", fmt::format("{}", *config.seed));
