@@ -1,7 +1,5 @@
 #include "experiments/checkpoint.h"
 
-#include <algorithm>
-
 #include "engine/safetensors.h"
 #include "kernels/elementwise.h"
 #include "version.h"

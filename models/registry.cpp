@@ -41,10 +41,12 @@ std::unique_ptr<Tagger> make_tagger(Context& ctx, const Json& model, const Taggi
   if (it == networks().end()) {
     std::vector<std::string> names;
     for (const auto& [name, make] : networks()) names.push_back(name);
-    fail("model", "the network '{}' is not in this version of lightcone; it has: {}", type, fmt::join(names, ", "));
+    throw NotInThisVersion(fmt::format("model: the network '{}' is not in this version of lightcone; it has: {}", type,
+                                       fmt::join(names, ", ")));
   }
   if (frames != "IdentityFrames")
-    fail("model", "the frames network '{}' is not in this version of lightcone; it has: IdentityFrames", frames);
+    throw NotInThisVersion(fmt::format(
+        "model: the frames network '{}' is not in this version of lightcone; it has: IdentityFrames", frames));
   return it->second(ctx, model, task, embedding, dtype);
 }
 

@@ -10,9 +10,10 @@ namespace lightcone {
 
 /// What a tagging task demands of its network.
 struct TaggingTask {
-  int64_t num_outputs = 1;  ///< 1 for signal against background, else the number of classes
-  int64_t extra_scalars =
-      0;  ///< scalars per constituent that come with the data (particle identification, displacements)
+  /// 1 for signal against background, else the number of classes.
+  int64_t num_outputs = 1;
+  /// Scalars per constituent that come with the data: particle identification, displacements.
+  int64_t extra_scalars = 0;
 };
 
 /// Tensors on the way through a network by their names in the reference files ("net_in/inputs", "frames", …).
