@@ -86,7 +86,8 @@ Panels<P>::Panels(Context& ctx, int64_t n, int64_t k, const In* b, bool transpos
     if (amx::available()) {
       storage_ = ctx.empty({tiled::right_size(n, k)}, DType::bf16);
       auto pack = transposed ? tiled::pack_right_transposed<In> : tiled::pack_right<In>;
-      return pack(n, k, b, storage_.data<bf16>());
+      pack(n, k, b, storage_.data<bf16>());
+      return;
     }
 #endif
     storage_ = ctx.empty({panels_size<T>(n, k)}, dtype_of<T>);

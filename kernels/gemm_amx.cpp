@@ -4,6 +4,10 @@
 #include <algorithm>
 #include <cstring>
 
+// GCC 12 warns of undefined registers inside its own intrinsics.
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+
 namespace lightcone::kernels::gemm::tiled {
 namespace {
 

@@ -80,40 +80,6 @@ TEST_CASE("linear") {
   }
 }
 
-TEST_CASE("mlp") {
-  struct MlpSize {
-    int64_t T, K, H, N;
-  };
-  for (auto [T, K, H, N] : {MlpSize{0, 3, 5, 2},
-                            {1, 1, 1, 1},
-                            {5, 4, 0, 3},
-                            {31, 7, 33, 7},
-                            {129, 8, 31, 5},
-                            {257, 16, 24, 16},
-                            {2100, 3, 5, 2}})
-    for (bool amp : {false, true}) {
-      const double scale = 1 / std::sqrt(std::max<double>(1, H));
-      check_op({.name = fmt::format("mlp T {} K {} H {} N {} {}", T, K, H, N, amp),
-                .inputs = {normal({T, K}, 1), normal({H, K}, 2, 0.5), normal({H}, 3), normal({N, H}, 4, scale),
-                           normal({N}, 5), normal({T, N}, 6)},
-                .op =
-                    [=](auto& v) {
-                      v[0].tape().set_amp(amp);
-                      return std::vector{mlp(v[0], v[1], v[2], v[3], v[4], v[5])};
-                    },
-                .oracle =
-                    [](auto& v) {
-                      Array hidden = naive_linear({v[0], v[1], v[2]});
-                      for (double& e : hidden.values) e = gelu(e);
-                      Array y = naive_linear({hidden, v[3], v[4]});
-                      for (int64_t i = 0; i < y.shape.numel(); ++i) y[i] += v[5][i];
-                      return std::vector{y};
-                    },
-                .dtypes = amp ? std::vector{DType::f32} : std::vector{DType::f64, DType::f32, DType::bf16},
-                .tolerance_factor = amp ? tolerance(DType::bf16) / tolerance(DType::f32) : 1});
-    }
-}
-
 TEST_CASE("linear takes vectors [T, 4, C] as 4T rows") {
   check_op({.name = "linear of vectors",
             .inputs = {normal({5, 4, 7}, 1), normal({6, 7}, 2)},
