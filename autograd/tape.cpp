@@ -1,6 +1,7 @@
 #include "autograd/tape.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "autograd/gradients.h"
 #include "autograd/weights.h"
@@ -79,6 +80,10 @@ void Grads::pass(Slot slot, const Tensor& gradient) {
   if (gradient.dtype() != place.dtype)
     fail("backward", "a gradient of {} was passed to a slot of {}", gradient.dtype(), place.dtype);
   pending_.emplace_back(slot.index, gradient.reshape(place.shape));
+}
+
+Tensor Grads::take(Slot slot) {
+  return slot.index < 0 ? Tensor() : std::exchange(tape_.slots_[slot.index].gradient, Tensor());
 }
 
 void Tape::backward(const Var& y, Tensor cotangent) {

@@ -53,6 +53,9 @@ class Grads {
   Tensor* want(Slot slot);
   /// d loss / d input is this very tensor (an addition's backward): shared, not copied.
   void pass(Slot slot, const Tensor& gradient);
+  /// What has arrived at the slot so far, or an undefined tensor, for a kernel that adds it itself: it is gone from the
+  /// slot, and what is then written to want(slot) must contain it.
+  Tensor take(Slot slot);
 
  private:
   friend class Tape;
