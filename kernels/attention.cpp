@@ -67,7 +67,7 @@ void attention(Context& ctx, const Plan& plan, std::span<const AttentionSegment>
         RunningSoftmax<S> softmax;
         for (int64_t j = 0; j < all_keys; j += key_block) {
           const int64_t n = std::min(key_block, all_keys - j);
-          Vector<S> top = Vector<S>{} - S(INFINITY);
+          Vector<S> top = splat(-S(INFINITY));
           dot<B>(n, q.blocks(), all_keys, qt, keys + j * B, [&](int64_t i, Vector<S> x) {
             vectors(s)[i] = x;
             top = x > top ? x : top;
@@ -79,8 +79,7 @@ void attention(Context& ctx, const Plan& plan, std::span<const AttentionSegment>
           }
           weigh<B>(n, v.blocks(), all_keys, s, values + j * B, yt);
         }
-        if (all_keys > 0)
-          for (int64_t d = 0; d < Dv; ++d) vectors(yt)[d] /= softmax.sum;
+        softmax.finish(Dv, yt);
         to_panel<B>(v.blocks(), yt, panel);
         y.store(t, queries, item.head, 1, W, panel);
         const Vector<S> log_sum = softmax.lse();

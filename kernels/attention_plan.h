@@ -95,6 +95,8 @@ class Features {
       for (int64_t i = 0; i < n; ++i) std::fill_n(panel + ((blocks() - 1) * rows + i) * B, B, S(0));
     for_each_part(t, head, [&](const E* x, int64_t stride, int64_t feature, int64_t channels, S sign) {
       const S factor = sign * scale;
+      // The next head's turn comes soon; its cache lines are a row apart, which no hardware foresees.
+      for (int64_t i = 0; i < n; ++i) __builtin_prefetch(x + i * stride + channels);
       move(feature, channels, rows, panel, [&](S* out, int64_t c, auto width) {
         for (int64_t i = 0; i < n; ++i)
           for (int64_t k = 0; k < width; ++k) out[i * B + k] = factor * S(x[i * stride + c + k]);

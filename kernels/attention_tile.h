@@ -22,7 +22,7 @@ struct Count {
   static constexpr int value = k;
 };
 template <class F>
-void in_blocks(int64_t n, F&& f) {
+[[gnu::always_inline]] inline void in_blocks(int64_t n, F&& f) {
   int64_t i = 0;
   for (; i + 8 <= n; i += 8) f(i, Count<8>{});
   if (n & 4) f(i, Count<4>{}), i += 4;
@@ -33,8 +33,8 @@ void in_blocks(int64_t n, F&& f) {
 /// finish(j, sum over features of a b[j]) for j < n, with a in columns and b the rows from `b` on of a panel of
 /// `rows`.
 template <int B, class S, class F>
-void dot(int64_t n, int64_t blocks, int64_t rows, const S* a, const S* b, F&& finish) {
-  in_blocks(n, [&](int64_t j, auto count) {
+[[gnu::always_inline]] inline void dot(int64_t n, int64_t blocks, int64_t rows, const S* a, const S* b, F&& finish) {
+  in_blocks(n, [&](int64_t j, auto count) __attribute__((always_inline)) {
     constexpr int k = decltype(count)::value;
     Vector<S> sum[k] = {};
     for (int64_t block = 0; block < blocks; ++block) {
@@ -84,17 +84,16 @@ inline constexpr int wide = std::max<int>(1, B / lanes<S>);
 /// All lanes from the numbers x[0 … g): x[0], …, x[g-1], x[0], ….
 template <int g, class S>
 Vector<S> repeat(const S* x) {
-  constexpr int bytes = g * sizeof(S);
   if constexpr (g == 1) {
-    return Vector<S>{} + x[0];
-  } else if constexpr (bytes == 8) {
-    typedef double Pair __attribute__((may_alias));
-    return (Vector<S>)(Vector<double>{} + *reinterpret_cast<const Pair*>(x));
+    return splat(*x);
+  } else if constexpr (g * sizeof(S) == 8) {
+    typedef int64_t Pair __attribute__((may_alias));
+    return (Vector<S>)splat<int64_t>(*reinterpret_cast<const Pair*>(x));
   } else {
-    typedef S Part __attribute__((vector_size(bytes), may_alias));
-    const Part part = *reinterpret_cast<const Part*>(x);
-    return [&]<size_t... i>(std::index_sequence<i...>) { return __builtin_shufflevector(part, part, int(i % g)...); }
-    (std::make_index_sequence<lanes<S>>());
+#if defined(__AVX512F__)
+    static_assert(g * sizeof(S) == 16, "narrower registers hold no more than two blocks");
+    return (Vector<S>)_mm512_maskz_broadcast_f32x4(-1, _mm_loadu_ps(reinterpret_cast<const float*>(x)));
+#endif
   }
 }
 
@@ -107,7 +106,7 @@ void spread(int64_t n, int64_t blocks, int64_t c_rows, const S* p, const S* rows
     for (int part = 0; part < w; ++part) {
       const Vector<S>* in = vectors(rows) + block * groups * w + part;
       Vector<S>* out = vectors(c) + block * c_rows * w + part;
-      in_blocks(n, [&](int64_t j, auto count) {
+      in_blocks(n, [&](int64_t j, auto count) __attribute__((always_inline)) {
         constexpr int k = decltype(count)::value;
         Vector<S> sum[k];
         for (int i = 0; i < k; ++i) sum[i] = out[(j + i) * w];
@@ -180,7 +179,8 @@ void add_groups(int64_t n, S* c) {
 /// The softmax of scores in units of log 2 that arrive a few keys at a time: maximum and sum of powers so far.
 template <class S>
 struct RunningSoftmax {
-  Vector<S> max = Vector<S>{} - S(INFINITY), sum = {};
+  Vector<S> max = splat(-S(INFINITY)), sum = {};
+  bool started = false;
 
   /// n more scores, of which `top` is the largest, become 2^(s - max). What was summed before with a smaller maximum,
   /// y among it, is rescaled.
@@ -189,9 +189,17 @@ struct RunningSoftmax {
     max = top > max ? top : max;
     // -inf - -inf would be NaN while a finite score may still come.
     const Vector<S> shift = max == -S(INFINITY) ? Vector<S>{} : max, rescale = vector_math::exp2<S>(before - shift);
-    sum *= rescale;
     for (int64_t d = 0; d < size; ++d) vectors(y)[d] *= rescale;
-    for (int64_t j = 0; j < n; ++j) sum += vectors(s)[j] = vector_math::exp2<S>(vectors(s)[j] - shift);
+    Vector<S> total = sum * rescale;
+    for (int64_t j = 0; j < n; ++j) total += vectors(s)[j] = vector_math::exp2<S>(vectors(s)[j] - shift);
+    sum = total;
+    started = true;
+  }
+  /// y becomes the weighted mean. Without any key it stays 0.
+  void finish(int64_t size, S* y) const {
+    if (!started) return;
+    const Vector<S> factor = 1 / sum;
+    for (int64_t d = 0; d < size; ++d) vectors(y)[d] *= factor;
   }
   /// log of the sum of all exponentials; -inf without any.
   Vector<S> lse() const {

@@ -36,6 +36,12 @@ const Vector<S>* vectors(const S* x) {
   return reinterpret_cast<const Vector<S>*>(x);
 }
 
+/// x in all lanes. (x - 0 is x, which the compiler knows; x + 0 would not be, for -0.)
+template <class S>
+Vector<S> splat(S x) {
+  return x - Vector<S>{};
+}
+
 /// shuffle<f>(a, b): lane i is lane f(i) of a followed by b.
 template <auto f, class V, size_t... i>
 V shuffle(V a, V b, std::index_sequence<i...>) {
@@ -99,13 +105,13 @@ inline Vector<S> exp2(Vector<S> x) {
 #else
   // Beyond these the result is 0 or infinite.
   constexpr S low = sizeof(S) == 8 ? -1080 : -155, high = sizeof(S) == 8 ? 1030 : 135;
-  x = x < low ? Vector<S>{} + low : x;
-  x = x > high ? Vector<S>{} + high : x;
+  x = x < low ? splat<S>(low) : x;
+  x = x > high ? splat<S>(high) : x;
   // A number whose last place counts ones: adding it rounds. x - 1/2 to nearest is floor(x), or one less for whole x.
   constexpr S ones = sizeof(S) == 8 ? S(0x1.8p52) : S(0x1.8p23);
   const Vector<S> n = ((x - S(0.5)) + ones) - ones, r = x - n;
 #endif
-  Vector<S> p = Vector<S>{} + c[degree];
+  Vector<S> p = splat<S>(c[degree]);
   for (int k = degree - 1; k >= 0; --k) p = p * r + c[k];
 #if defined(__AVX512DQ__)
   if constexpr (sizeof(S) == 4)
