@@ -17,18 +17,60 @@ using namespace tile;
 /// Keys of one tile: with its scores it stays in the first-level cache.
 constexpr int64_t key_block = 64;
 
-/// Factors of a tile's probabilities under dropout: 0 or 1 / (1 - probability), [n][lanes].
+/// words[i] for i < n <= key_block: the random 32 bits of element first + i; draw.uniform() is their 2^-32. A register of
+/// Philox counters at a time; returns the place of the first one, as counters have four words.
+const uint32_t* draw_words(const Draw& draw, int64_t first, int64_t n, uint32_t (&words)[2 * key_block]) {
+  constexpr int counters = 16;
+  const auto start = static_cast<uint64_t>(first) >> 2;
+  for (int64_t done = 0; 4 * done < n + (first & 3); done += counters) {
+    uint32_t c0[counters], c1[counters], c2[counters], c3[counters];
+    for (int c = 0; c < counters; ++c) {
+      c0[c] = static_cast<uint32_t>(start + done + c);
+      c1[c] = static_cast<uint32_t>((start + done + c) >> 32);
+      c2[c] = static_cast<uint32_t>(draw.position);
+      c3[c] = static_cast<uint32_t>(draw.position >> 32);
+    }
+    uint32_t k0 = static_cast<uint32_t>(draw.key), k1 = static_cast<uint32_t>(draw.key >> 32);
+    for (int round = 0; round < philox_rounds; ++round, k0 += philox_key_step[0], k1 += philox_key_step[1]) {
+#pragma omp simd
+      for (int c = 0; c < counters; ++c) philox_round(c0[c], c1[c], c2[c], c3[c], k0, k1);
+    }
+    uint32_t* out = words + 4 * done;
+    for (int c = 0; c < counters; ++c) {
+      out[4 * c] = c0[c];
+      out[4 * c + 1] = c1[c];
+      out[4 * c + 2] = c2[c];
+      out[4 * c + 3] = c3[c];
+    }
+  }
+  return words + (first & 3);
+}
+
+/// Factors of a tile's probabilities under dropout: 0 or 1 / (1 - probability), [n][lanes], n <= key_block.
 template <class S>
 void draw_factors(const AttentionDropout& dropout, const Plan& plan, const Item& item, int64_t t, int64_t j, int64_t n,
                   S* factors) {
-  const int64_t all_keys = plan.k_ptr[plan.jets], queries = std::min(lanes<S>, item.last - t);
+  constexpr int64_t W = lanes<S>;
+  const int64_t all_keys = plan.k_ptr[plan.jets], queries = std::min(W, item.last - t);
   const S kept = S(1 / (1 - dropout.probability));
-  std::fill_n(factors, n * lanes<S>, S(0));
+  // word 2^-32 >= probability, in whole numbers: word > the largest one that is dropped.
+  const auto dropped = static_cast<uint32_t>(std::ceil(dropout.probability * 0x1p32) - 1);
+  // One query's numbers are those of consecutive elements; 16 keys at a time then turn from rows into columns.
+  alignas(64) S panel[key_block * W] = {};
   for (int64_t l = 0; l < queries; ++l) {
-    const int64_t base = ((t + l) * plan.heads + item.head) * all_keys + plan.k_ptr[item.jet] + j;
-    for (int64_t i = 0; i < n; ++i)
-      factors[i * lanes<S> + l] = dropout.draw.uniform(base + i) >= dropout.probability ? kept : S(0);
+    const int64_t first = ((t + l) * plan.heads + item.head) * all_keys + plan.k_ptr[item.jet] + j;
+    S row[key_block] = {};
+    if (dropout.draw.recorded) {
+      for (int64_t i = 0; i < n; ++i) row[i] = dropout.draw.uniform(first + i) >= dropout.probability ? kept : S(0);
+    } else {
+      uint32_t words[2 * key_block];
+      const uint32_t* word = draw_words(dropout.draw, first, n, words);
+      for (int64_t i = 0; i < n; ++i) row[i] = word[i] > dropped ? kept : S(0);
+    }
+    for (int64_t i = 0; i < key_block; i += 16) std::copy_n(row + i, 16, panel + (i / 16 * W + l) * 16);
   }
+  to_columns<16>(key_block / 16, panel, panel);
+  std::copy_n(panel, n * W, factors);
 }
 
 /// Up to a tile's width of queries, the rest of the lanes filled with zeros.
@@ -217,10 +259,22 @@ struct Sizes {
   int64_t q_rows, k_rows, heads, kv_heads, q_size = 0, v_size = 0;
 };
 
+/// "q of segment 0" and so on, written out: these checks run for every call, which can be short.
+enum class View { q, k, v, y, dy, dq, dk, dv };
+const char* name_of(View view, size_t segment) {
+#define LIGHTCONE_VIEW(name) \
+  { #name " of segment 0", #name " of segment 1", #name " of segment 2", #name " of segment 3" }
+  static constexpr const char* names[][4] = {LIGHTCONE_VIEW(q),  LIGHTCONE_VIEW(k),  LIGHTCONE_VIEW(v),
+                                             LIGHTCONE_VIEW(y),  LIGHTCONE_VIEW(dy), LIGHTCONE_VIEW(dq),
+                                             LIGHTCONE_VIEW(dk), LIGHTCONE_VIEW(dv)};
+#undef LIGHTCONE_VIEW
+  return names[static_cast<int>(view)][segment];
+}
+
 /// Demands that a view has these rows and heads, the size of `like`, its dtype, and lies inside of its tensor.
-void check_view(const char* operation, size_t segment, const char* name, const HeadView& v, int64_t rows, int64_t heads,
+void check_view(const char* operation, size_t segment, View name, const HeadView& v, int64_t rows, int64_t heads,
                 const HeadView& like) {
-  const std::string argument = fmt::format("{} of segment {}", name, segment);
+  const char* argument = name_of(name, segment);
   check(operation, argument, v.tensor).dtype(like.tensor.dtype());
   if (v.rows != rows) fail(operation, "{} has {} rows, expected {} as in its ptr", argument, v.rows, rows);
   if (v.heads != heads) fail(operation, "{} has {} heads, expected {}", argument, v.heads, heads);
@@ -249,12 +303,12 @@ Sizes check_segments(const char* operation, std::span<const AttentionSegment> se
     fail(operation, "{} heads of queries and {} of keys, expected a multiple", q.heads, k.heads);
   for (size_t i = 0; i < segments.size(); ++i) {
     const AttentionSegment& s = segments[i];
-    check(operation, fmt::format("q of segment {}", i), s.q.tensor).dtype(q.tensor.dtype());
-    check(operation, fmt::format("v of segment {}", i), s.v.tensor).dtype(q.tensor.dtype());
-    check_view(operation, i, "q", s.q, q.rows, q.heads, s.q);
-    check_view(operation, i, "k", s.k, k.rows, k.heads, s.q);
-    check_view(operation, i, "v", s.v, k.rows, k.heads, s.v);
-    check_view(operation, i, "y", s.y, q.rows, q.heads, s.v);
+    check(operation, name_of(View::q, i), s.q.tensor).dtype(q.tensor.dtype());
+    check(operation, name_of(View::v, i), s.v.tensor).dtype(q.tensor.dtype());
+    check_view(operation, i, View::q, s.q, q.rows, q.heads, s.q);
+    check_view(operation, i, View::k, s.k, k.rows, k.heads, s.q);
+    check_view(operation, i, View::v, s.v, k.rows, k.heads, s.v);
+    check_view(operation, i, View::y, s.y, q.rows, q.heads, s.v);
     if (s.q.parts < 32 && s.negative_parts >> s.q.parts)
       fail(operation, "negative_parts {:#b} of segment {} names more than its {} parts", s.negative_parts, i,
            s.q.parts);
@@ -298,10 +352,10 @@ void attention_backward(Context& ctx, std::span<const AttentionSegment> segments
   if (gradients.size() != segments.size())
     fail(name, "{} segments of gradients, expected {}", gradients.size(), segments.size());
   for (size_t i = 0; i < segments.size(); ++i) {
-    check_view(name, i, "dy", gradients[i].dy, n.q_rows, n.heads, segments[i].y);
-    check_view(name, i, "dq", gradients[i].dq, n.q_rows, n.heads, segments[i].q);
-    check_view(name, i, "dk", gradients[i].dk, n.k_rows, n.kv_heads, segments[i].k);
-    check_view(name, i, "dv", gradients[i].dv, n.k_rows, n.kv_heads, segments[i].v);
+    check_view(name, i, View::dy, gradients[i].dy, n.q_rows, n.heads, segments[i].y);
+    check_view(name, i, View::dq, gradients[i].dq, n.q_rows, n.heads, segments[i].q);
+    check_view(name, i, View::dk, gradients[i].dk, n.k_rows, n.kv_heads, segments[i].k);
+    check_view(name, i, View::dv, gradients[i].dv, n.k_rows, n.kv_heads, segments[i].v);
   }
   const cpu::Plan plan(q_ptr, k_ptr, n.heads, n.heads / n.kv_heads, 3 * n.q_size + 2 * n.v_size);
   const double bytes = 2. * size_of(dtype) * (n.q_rows * n.heads + n.k_rows * n.kv_heads) * (n.q_size + n.v_size);

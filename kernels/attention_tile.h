@@ -34,18 +34,19 @@ template <class F>
 /// `rows`.
 template <int B, class S, class F>
 [[gnu::always_inline]] inline void dot(int64_t n, int64_t blocks, int64_t rows, const S* a, const S* b, F&& finish) {
-  in_blocks(n, [&](int64_t j, auto count) __attribute__((always_inline)) {
-    constexpr int k = decltype(count)::value;
-    Vector<S> sum[k] = {};
-    for (int64_t block = 0; block < blocks; ++block) {
-      const Vector<S>* in = vectors(a) + block * B;
-      const S* row = b + (block * rows + j) * B;
+  in_blocks(
+      n, [&](int64_t j, auto count) __attribute__((always_inline)) {
+        constexpr int k = decltype(count)::value;
+        Vector<S> sum[k] = {};
+        for (int64_t block = 0; block < blocks; ++block) {
+          const Vector<S>* in = vectors(a) + block * B;
+          const S* row = b + (block * rows + j) * B;
 #pragma GCC unroll 16
-      for (int d = 0; d < B; ++d)
-        for (int i = 0; i < k; ++i) sum[i] += in[d] * row[i * B + d];
-    }
-    for (int i = 0; i < k; ++i) finish(j + i, sum[i]);
-  });
+          for (int d = 0; d < B; ++d)
+            for (int i = 0; i < k; ++i) sum[i] += in[d] * row[i * B + d];
+        }
+        for (int i = 0; i < k; ++i) finish(j + i, sum[i]);
+      });
 }
 
 /// y += sum_j p[j] b[j] for j < n, with y in columns and b rows of a panel, as above.
@@ -106,15 +107,16 @@ void spread(int64_t n, int64_t blocks, int64_t c_rows, const S* p, const S* rows
     for (int part = 0; part < w; ++part) {
       const Vector<S>* in = vectors(rows) + block * groups * w + part;
       Vector<S>* out = vectors(c) + block * c_rows * w + part;
-      in_blocks(n, [&](int64_t j, auto count) __attribute__((always_inline)) {
-        constexpr int k = decltype(count)::value;
-        Vector<S> sum[k];
-        for (int i = 0; i < k; ++i) sum[i] = out[(j + i) * w];
+      in_blocks(
+          n, [&](int64_t j, auto count) __attribute__((always_inline)) {
+            constexpr int k = decltype(count)::value;
+            Vector<S> sum[k];
+            for (int i = 0; i < k; ++i) sum[i] = out[(j + i) * w];
 #pragma GCC unroll 16
-        for (int l = 0; l < groups; ++l)
-          for (int i = 0; i < k; ++i) sum[i] += in[l * w] * repeat<g>(p + (j + i) * lanes<S> + l * g);
-        for (int i = 0; i < k; ++i) out[(j + i) * w] = sum[i];
-      });
+            for (int l = 0; l < groups; ++l)
+              for (int i = 0; i < k; ++i) sum[i] += in[l * w] * repeat<g>(p + (j + i) * lanes<S> + l * g);
+            for (int i = 0; i < k; ++i) out[(j + i) * w] = sum[i];
+          });
     }
 }
 
