@@ -22,6 +22,11 @@ template <class T, class In>
 void pack(int64_t n, int64_t k, const In* b, bool transposed, T* panels) {
   for (int64_t first = 0; first < n; first += tile_cols<T>) {
     const int64_t cols = std::min<int64_t>(tile_cols<T>, n - first), width = round_up(cols, lanes<T>);
+    if (std::is_same_v<T, In> && !transposed && cols == tile_cols<T>) {
+      for (int64_t p = 0; p < k; ++p, panels += tile_cols<T>)
+        std::memcpy(panels, b + p * n + first, tile_cols<T> * sizeof(T));
+      continue;
+    }
     for (int64_t p = 0; p < k; ++p, panels += width) {
       for (int64_t j = 0; j < cols; ++j) panels[j] = T(b[transposed ? (first + j) * k + p : p * n + first + j]);
       std::fill(panels + cols, panels + width, T(0));
@@ -29,37 +34,34 @@ void pack(int64_t n, int64_t k, const In* b, bool transposed, T* panels) {
   }
 }
 
-// c = a b or c += a b, b in panels; a [rows, k], or packed: groups of tile_rows rows, each [k, tile_rows].
-template <class T, bool packed>
-void tiles(int64_t rows, int64_t k, const T* a, const T* panels, int64_t first, int64_t last, int64_t n, const T* bias,
-           T* c, bool accumulate) {
+// c = a b or c += a b, b in panels; a [rows, k], or its transpose is [k, row].
+template <class T, bool transposed>
+void tiles(int64_t rows, int64_t k, const T* a, int64_t row, const T* panels, int64_t first, int64_t last, int64_t n,
+           const T* bias, T* c, bool accumulate) {
   for (int64_t j = first; j < last; j += tile_cols<T>) {
     const int64_t cols = std::min<int64_t>(tile_cols<T>, last - j);
-    for (int64_t i = 0; i < rows; i += tile_rows)
-      tile_of<T, packed>(std::min<int64_t>(tile_rows, rows - i), k, a + i * k, k, panels + j * k,
-                         {c + i * n + j, n, cols, bias ? bias + j : nullptr, accumulate});
-  }
-}
-
-template <class T>
-void pack_rows(int64_t tokens, int64_t n, const T* a, T* packed) {
-  for (int64_t first = 0; first < n; first += tile_rows) {
-    const int64_t rows = std::min<int64_t>(tile_rows, n - first);
-    if (rows == tile_rows) {
-      for (int64_t t = 0; t < tokens; ++t, packed += tile_rows)
-        std::memcpy(packed, a + t * n + first, tile_rows * sizeof(T));
-    } else {
-      for (int64_t t = 0; t < tokens; ++t, packed += tile_rows) std::copy_n(a + t * n + first, rows, packed);
-    }
+    const auto vectors = static_cast<int>((cols + lanes<T> - 1) / lanes<T>);
+    const int64_t height = tile_rows[vectors - 1];
+    const T* panel = panels + j * k;
+    int64_t p = 0;
+    do {  // once also if k is 0
+      const int64_t depth = std::min(tile_depth, k - p);
+      const bool ends = p + depth == k;
+      for (int64_t i = 0; i < rows; i += height)
+        tile_of<T, transposed>(vectors, std::min(height, rows - i), depth,
+                               transposed ? a + p * row + i : a + i * row + p, row, panel,
+                               {c + i * n + j, n, cols, bias && ends ? bias + j : nullptr, accumulate || p > 0});
+      p += depth;
+      panel += depth * vectors * lanes<T>;
+    } while (p < k);
   }
 }
 
 template <class T>
 void tokens_product(Context& ctx, int64_t tokens, int64_t n, int64_t k, const T* a, const T* b, T* c, bool accumulate) {
-  auto rows = ctx.scratch<T>(round_up(n, tile_rows) * tokens), panels = ctx.scratch<T>(panels_size<T>(k, tokens));
-  pack_rows(tokens, n, a, rows.data());
+  auto panels = ctx.scratch<T>(panels_size<T>(k, tokens));
   pack(k, tokens, b, false, panels.data());
-  tiles<T, true>(n, tokens, rows.data(), panels.data(), 0, k, k, nullptr, c, accumulate);
+  tiles<T, true>(n, tokens, a, n, panels.data(), 0, k, k, nullptr, c, accumulate);
 }
 
 // A factor of a bf16 product without tiles of its own: rounded, in f32.
@@ -82,8 +84,8 @@ template <class In>
 Panels<P>::Panels(Context& ctx, int64_t n, int64_t k, const In* b, bool transposed) : n_(n), k_(k) {
   using T = sum_type<P>;
   if constexpr (std::is_same_v<P, bf16>) {
-#ifdef LIGHTCONE_AMX
-    if (amx::available()) {
+#if defined(__AMX_BF16__)
+    if (amx_available()) {
       storage_ = ctx.empty({tiled::right_size(n, k)}, DType::bf16);
       auto pack = transposed ? tiled::pack_right_transposed<In> : tiled::pack_right<In>;
       pack(n, k, b, storage_.data<bf16>());
@@ -104,17 +106,17 @@ void multiply(Context& ctx, int64_t rows, const In* a, const Panels<P>& b, int64
   using T = sum_type<P>;
   const int64_t n = b.n(), k = b.k();
   if constexpr (std::is_same_v<P, bf16>) {
-#ifdef LIGHTCONE_AMX
-    if (amx::available()) {
+#if defined(__AMX_BF16__)
+    if (b.storage().dtype() == DType::bf16) {
       auto left = ctx.scratch<bf16>(tiled::left_size(rows, k));
       tiled::pack_left(rows, k, a, left.data());
       return tiled::multiply(rows, k, left.data(), b.storage().template data<bf16>(), first, last, n, bias, false, c);
     }
 #endif
-    tiles<T, false>(rows, k, Rounded<In>(ctx, rows * k, a).data(), b.storage().template data<T>(), first, last, n, bias,
-                    c, false);
+    tiles<T, false>(rows, k, Rounded<In>(ctx, rows * k, a).data(), k, b.storage().template data<T>(), first, last, n,
+                    bias, c, false);
   } else {
-    tiles<T, false>(rows, k, a, b.storage().template data<T>(), first, last, n, bias, c, false);
+    tiles<T, false>(rows, k, a, k, b.storage().template data<T>(), first, last, n, bias, c, false);
   }
 }
 
@@ -122,8 +124,8 @@ template <class P, class In>
 void multiply_tokens(Context& ctx, int64_t tokens, int64_t n, int64_t k, const In* a, const In* b, sum_type<P>* c,
                      bool accumulate) {
   if constexpr (std::is_same_v<P, bf16>) {
-#ifdef LIGHTCONE_AMX
-    if (amx::available()) {
+#if defined(__AMX_BF16__)
+    if (amx_available()) {
       auto left = ctx.scratch<bf16>(tiled::left_size(n, tokens)),
            right = ctx.scratch<bf16>(tiled::right_size(k, tokens));
       tiled::pack_left_transposed(n, tokens, a, left.data());

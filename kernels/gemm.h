@@ -25,17 +25,17 @@ class Panels {
 };
 
 /// c[i, j] = sum over p of a[i, p] b(p, j), plus bias[j] unless null, for i < rows and `first` <= j < `last`; c has rows
-/// of b.n() elements. `first` is a multiple of 32. Several threads may call it at once.
+/// of b.n() elements. `first` is a multiple of 64. Several threads may call it at once.
 template <class P, class In>
 void multiply(Context& ctx, int64_t rows, const In* a, const Panels<P>& b, int64_t first, int64_t last,
               const sum_type<P>* bias, sum_type<P>* c);
 
 /// Rows that multiply() best takes at once: whole tiles, few enough for the result to stay in the second-level cache.
 template <class P>
-inline constexpr int64_t row_chunk = std::is_same_v<P, bf16> ? 128 : 112;
+inline constexpr int64_t row_chunk = std::is_same_v<P, bf16> ? 128 : 120;
 
 /// multiply_tokens() is fastest with this many tokens at once.
-inline constexpr int64_t token_block = 256;
+inline constexpr int64_t token_block = 128;
 
 /// c[n, k] = a[tokens, n]^T b[tokens, k], or added to c.
 template <class P, class In>

@@ -1,6 +1,6 @@
 #include "kernels/gemm_amx.h"
 
-#ifdef LIGHTCONE_AMX
+#if defined(__AMX_BF16__)
 #include <algorithm>
 #include <cstring>
 
@@ -113,7 +113,8 @@ void pack_right_transposed(int64_t cols, int64_t k, const In* b, bf16* out) {
 
 void multiply(int64_t rows, int64_t k, const bf16* left, const bf16* right, int64_t first, int64_t last, int64_t n,
               const float* bias, bool accumulate, float* c) {
-  const amx::Tiles tiles;
+  constexpr AmxTiles::Shape whole{16, 64};
+  const AmxTiles tiles({whole, whole, whole, whole, whole, whole, whole, whole});
   const int64_t depth = blocks(k, 32), step = depth * tile_elements;
   for (int64_t j = first; j < last; j += 32) {
     const bf16* panel = right + j / 32 * 2 * step;

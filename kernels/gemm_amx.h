@@ -2,7 +2,7 @@
 #include "engine/context.h"
 #include "kernels/amx.h"
 
-#ifdef LIGHTCONE_AMX
+#if defined(__AMX_BF16__)
 /// Products of bf16 factors by AMX tiles, for gemm.cpp. Both factors are cut into tiles of 1 KiB that are read whole;
 /// what is missing at the edges is zeros.
 ///

@@ -8,19 +8,26 @@
 namespace lightcone::kernels::gemm {
 
 #if defined(__AVX512F__)
-inline constexpr int vector_bytes = 64, tile_rows = 14;  // 28 sums, two vectors of b and a factor: 31 of 32 registers
-#elif defined(__AVX__)
-inline constexpr int vector_bytes = 32, tile_rows = 6;  // 12 + 2 + 1 of 16
+inline constexpr int vector_bytes = 64, tile_vectors = 4;
+/// Rows of a tile that is 1, 2, … vectors wide: sums, the vectors of b and a factor fit 32 registers.
+inline constexpr std::array<int, tile_vectors> tile_rows = {12, 12, 8, 6};
 #else
-inline constexpr int vector_bytes = 16, tile_rows = 6;
+#if defined(__AVX__)
+inline constexpr int vector_bytes = 32, tile_vectors = 2;
+#else
+inline constexpr int vector_bytes = 16, tile_vectors = 2;
 #endif
-inline constexpr int tile_vectors = 2;
+inline constexpr std::array<int, tile_vectors> tile_rows = {6, 6};  // of 16 registers
+#endif
+inline constexpr int most_rows = tile_rows[0];
 
 template <class T>
 inline constexpr int lanes = vector_bytes / sizeof(T);
 /// Columns of a tile, and of a panel of b.
 template <class T>
 inline constexpr int tile_cols = tile_vectors* lanes<T>;
+/// So many of k go through a tile at once that their part of a panel of b stays in the first-level cache.
+inline constexpr int64_t tile_depth = 128;
 
 template <class T>
 struct UnalignedVector {
@@ -29,7 +36,7 @@ struct UnalignedVector {
 template <class T>
 using Vector = typename UnalignedVector<T>::type;
 
-/// Where a tile ends up: c[i * row + j] = sum + bias[j] (bias may be null), or with `accumulate` c += sum; j < cols.
+/// Where a tile ends up: c[i * row + j] = sum, plus what it was if `accumulate`, plus bias[j] unless null; j < cols.
 template <class T>
 struct TileResult {
   T* c;
@@ -39,33 +46,37 @@ struct TileResult {
 };
 
 /// sum over p of a(i, p) panel[p, j], p in order, for R rows and V vectors of columns; a(i, p) = a[i * row + p], or a[i
-/// + p * tile_rows] of packed rows.
-template <class T, bool packed, int V, int R>
+/// + p * row] if `transposed`.
+template <class T, bool transposed, int V, int R>
 void tile(int64_t k, const T* a, int64_t row, const T* panel, const TileResult<T>& out) {
   Vector<T> sum[R][V] = {};
-  for (int64_t p = 0; p < k; ++p, panel += V * lanes<T>) {
-    Vector<T> b[V];
-#pragma GCC unroll 2
-    for (int v = 0; v < V; ++v) b[v] = *reinterpret_cast<const Vector<T>*>(panel + v * lanes<T>);
-#pragma GCC unroll 14
-    for (int i = 0; i < R; ++i) {
-      const T factor = packed ? a[p * tile_rows + i] : a[i * row + p];
-#pragma GCC unroll 2
-      for (int v = 0; v < V; ++v) sum[i][v] += factor * b[v];
+  int64_t p = 0;
+  for (int64_t next = 0; next <= R; ++next) {
+    // The lines of c come from far away while the sums are computed, a row at a time so that they do not hold up b.
+    if (next < R)
+      for (int v = 0; v < V; ++v) __builtin_prefetch(out.c + next * out.row + v * lanes<T>, 1);
+    for (const int64_t end = next < R ? k / R * (next + 1) : k; p < end; ++p, panel += V * lanes<T>) {
+      Vector<T> b[V];
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) b[v] = *reinterpret_cast<const Vector<T>*>(panel + v * lanes<T>);
+#pragma GCC unroll 12
+      for (int i = 0; i < R; ++i) {
+        const T factor = transposed ? a[p * row + i] : a[i * row + p];
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) sum[i][v] += factor * b[v];
+      }
     }
   }
   if (out.cols == V * lanes<T>) {
-#pragma GCC unroll 14
+#pragma GCC unroll 12
     for (int i = 0; i < R; ++i)
-#pragma GCC unroll 2
+#pragma GCC unroll 4
       for (int v = 0; v < V; ++v) {
         auto& c = *reinterpret_cast<Vector<T>*>(out.c + i * out.row + v * lanes<T>);
-        if (out.accumulate)
-          c += sum[i][v];
-        else if (out.bias)
-          c = sum[i][v] + *reinterpret_cast<const Vector<T>*>(out.bias + v * lanes<T>);
-        else
-          c = sum[i][v];
+        Vector<T> value = sum[i][v];
+        if (out.accumulate) value += c;
+        if (out.bias) value += *reinterpret_cast<const Vector<T>*>(out.bias + v * lanes<T>);
+        c = value;
       }
     return;
   }
@@ -74,20 +85,31 @@ void tile(int64_t k, const T* a, int64_t row, const T* panel, const TileResult<T
     for (int v = 0; v < V; ++v) *reinterpret_cast<Vector<T>*>(row_of_sums + v * lanes<T>) = sum[i][v];
     for (int64_t j = 0; j < out.cols; ++j) {
       T& c = out.c[i * out.row + j];
-      c = row_of_sums[j] + (out.accumulate ? c : out.bias ? out.bias[j] : T(0));
+      T value = row_of_sums[j];
+      if (out.accumulate) value += c;
+      if (out.bias) value += out.bias[j];
+      c = value;
     }
   }
 }
 
-/// The tile of `rows` rows, 1 to tile_rows, and as many vectors as `cols` needs.
-template <class T, bool packed>
-void tile_of(int64_t rows, int64_t k, const T* a, int64_t row, const T* panel, const TileResult<T>& out) {
-  using Tile = void (*)(int64_t, const T*, int64_t, const T*, const TileResult<T>&);
-  static constexpr auto tiles = []<int... R>(std::integer_sequence<int, R...>) {
-    return std::array<std::array<Tile, tile_rows>, 2>{{{tile<T, packed, 1, R + 1>...}, {tile<T, packed, 2, R + 1>...}}};
+template <class T>
+using Tile = void (*)(int64_t, const T*, int64_t, const T*, const TileResult<T>&);
+
+/// The tiles of V vectors, by rows - 1.
+template <class T, bool transposed, int V, int... R>
+constexpr std::array<Tile<T>, most_rows> tiles_by_rows(std::integer_sequence<int, R...>) {
+  return {tile<T, transposed, V, R + 1>...};
+}
+
+/// The tile of `rows` rows, 1 to tile_rows[vectors - 1].
+template <class T, bool transposed>
+void tile_of(int vectors, int64_t rows, int64_t k, const T* a, int64_t row, const T* panel, const TileResult<T>& out) {
+  static constexpr auto tiles = []<int... V>(std::integer_sequence<int, V...>) {
+    return std::array{tiles_by_rows<T, transposed, V + 1>(std::make_integer_sequence<int, tile_rows[V]>())...};
   }
-  (std::make_integer_sequence<int, tile_rows>());
-  tiles[out.cols > lanes<T>][rows - 1](k, a, row, panel, out);
+  (std::make_integer_sequence<int, tile_vectors>());
+  tiles[vectors - 1][rows - 1](k, a, row, panel, out);
 }
 
 }  // namespace lightcone::kernels::gemm

@@ -71,7 +71,7 @@ class Bias {
 struct Segments {
   int64_t tokens, size, count;
   Segments(int64_t tokens, int64_t sum_size) : tokens(tokens) {
-    constexpr int64_t least = 4 * gemm::token_block;
+    constexpr int64_t least = 8 * gemm::token_block;
     const int64_t most = std::clamp<int64_t>((int64_t{1} << 24) / std::max<int64_t>(1, sum_size), 1, 16);
     size = least * std::max<int64_t>(1, (tokens + least * most - 1) / (least * most));
     count = (tokens + size - 1) / size;

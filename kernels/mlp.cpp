@@ -42,7 +42,7 @@ template <class In, class P>
 void mlp_backward(Context& ctx, int64_t T, int64_t K, int64_t H, int64_t N, const In* dy, const In* pre, const In* x,
                   const Weights& w1, const Weights& w2, In* dx, In* dw1, In* db1, In* dw2, In* db2) {
   using Sum = sum_type<In>;
-  constexpr int64_t block = gemm::token_block / 2;  // its hidden values and gradients stay in the second-level cache
+  constexpr int64_t block = gemm::token_block;  // its hidden values and gradients stay in the second-level cache
   const bool inner = dx || dw1 || db1;
   const auto& to_hidden = w2.of_weights<P>(ctx);
   const auto& to_x = w1.of_weights<P>(ctx);
