@@ -10,6 +10,7 @@ using kernels::AttentionDropout;
 using kernels::AttentionGradient;
 using kernels::AttentionSegment;
 using kernels::HeadView;
+using kernels::Products;
 
 namespace {
 /// Where queries, keys and values lie along the last axis: in one tensor for self-attention (keys behind the queries),
@@ -76,7 +77,8 @@ std::vector<Var> record(const std::vector<Source>& sources, const Tensor& q_ptr,
   if (tape.training() && options.dropout != 0)
     dropout = {options.dropout, ctx.rng().draw("attention_dropout", q_rows * options.heads * k_rows)};
   Tensor lse = ctx.empty({q_rows, options.heads}, sum_dtype(segments[0].q.tensor.dtype()));
-  kernels::attention(ctx, segments, q_ptr, k_ptr, scale, dropout, lse);
+  const Products products = tape.amp() && segments[0].q.tensor.dtype() == DType::f32 ? Products::bf16 : Products::exact;
+  kernels::attention(ctx, segments, q_ptr, k_ptr, scale, dropout, lse, products);
 
   return tape.record("attention", ys, inputs, [=](const std::vector<Tensor>& dys, Grads& grads) {
     // The kernel writes all gradients; those that nobody wants go to scratch.
@@ -91,7 +93,7 @@ std::vector<Var> record(const std::vector<Source>& sources, const Tensor& q_ptr,
       const Tensor dkv = c.fused ? dq : place(inputs[2 * i + 1], segments[i].k.tensor);
       gradients.push_back({c.q(dys[i]), c.q(dq), c.k(dkv), c.v(dkv)});
     }
-    kernels::attention_backward(grads.context(), segments, gradients, q_ptr, k_ptr, scale, dropout, lse);
+    kernels::attention_backward(grads.context(), segments, gradients, q_ptr, k_ptr, scale, dropout, lse, products);
   });
 }
 }  // namespace

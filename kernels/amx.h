@@ -16,6 +16,10 @@ bool amx_available();
 void use_amx(bool on);
 
 #if defined(__AMX_BF16__)
+/// GCC does not know that _tile_loadd reads memory (nor how much _tile_loadconfig reads): between what was written there
+/// and the load stands a call of this.
+inline void finish_writes() { asm volatile("" ::: "memory"); }
+
 /// The shapes of the tile registers for the calling thread, until the end of the scope. Scopes do not nest; the other
 /// threads have tiles of their own.
 class AmxTiles {
@@ -28,6 +32,7 @@ class AmxTiles {
       config_.rows[i] = static_cast<uint8_t>(shapes[i].rows);
       config_.bytes[i] = static_cast<uint16_t>(shapes[i].bytes);
     }
+    finish_writes();
     _tile_loadconfig(&config_);
   }
   AmxTiles(const AmxTiles&) = delete;

@@ -50,6 +50,10 @@ struct AttentionDropout {
   Draw draw;
 };
 
+/// What q, k, v, dy, p and ds are rounded to where they enter a product: not at all, or (f32 tensors only) to bf16 as
+/// automatic mixed precision does. Sums, softmax and all tensors stay f32.
+enum class Products : uint8_t { exact, bf16 };
+
 /// Attention of each jet's queries to the same jet's keys (Vaswani et al., arXiv:1706.03762, eq. 1), without a matrix
 /// of all pairs (Dao et al., arXiv:2205.14135):
 ///
@@ -67,7 +71,7 @@ struct AttentionDropout {
 /// spread as in softmax(s) v. Outputs must overlap neither each other nor inputs.
 /// Throws Error if a shape, dtype, view or ptr does not fit.
 void attention(Context& ctx, std::span<const AttentionSegment> segments, const Tensor& q_ptr, const Tensor& k_ptr,
-               double scale, const AttentionDropout& dropout, Tensor& lse);
+               double scale, const AttentionDropout& dropout, Tensor& lse, Products products = Products::exact);
 
 /// With the probabilities computed again from lse, m = 1 or the dropout's factor, and delta[t,h] = <dy, y> (the sum
 /// over segments and features):
@@ -78,6 +82,7 @@ void attention(Context& ctx, std::span<const AttentionSegment> segments, const T
 /// dq, dk and dv is written once: they may be columns of one tensor.
 void attention_backward(Context& ctx, std::span<const AttentionSegment> segments,
                         std::span<const AttentionGradient> gradients, const Tensor& q_ptr, const Tensor& k_ptr,
-                        double scale, const AttentionDropout& dropout, const Tensor& lse);
+                        double scale, const AttentionDropout& dropout, const Tensor& lse,
+                        Products products = Products::exact);
 
 }  // namespace lightcone::kernels

@@ -24,12 +24,14 @@ struct Plan {
   const int32_t *q_ptr, *k_ptr;
   int64_t jets, heads, group;  ///< group: query heads per head of keys
   std::vector<Item> items;
-  std::vector<int64_t> chunks{0};  ///< first items; the last entry is the number of items
-  int64_t longest = 0, partial_rows = 0;
+  std::vector<int64_t> chunks{0};         ///< first items; the last entry is the number of items
+  int64_t longest = 0, partial_rows = 0;  ///< key_rows of the longest jet; of all items that sum for themselves
   double pairs = 0;
 
   int64_t queries(int64_t b) const { return q_ptr[b + 1] - q_ptr[b]; }
   int64_t keys(int64_t b) const { return k_ptr[b + 1] - k_ptr[b]; }
+  /// Rows of a panel of the keys: a multiple of any product's tiles.
+  int64_t key_rows(int64_t b) const { return (keys(b) + 31) / 32 * 32; }
   /// Queries of one item: at most 8 items, a multiple of any number of lanes.
   int64_t piece(int64_t b) const { return std::max<int64_t>(512, (queries(b) + 127) / 128 * 16); }
   int64_t pieces(int64_t b) const { return std::max<int64_t>(1, (queries(b) + piece(b) - 1) / piece(b)); }
@@ -40,13 +42,13 @@ struct Plan {
     items.reserve(jets * heads);
     int64_t work = 0;
     for (int64_t b = 0; b < jets; ++b) {
-      longest = std::max(longest, keys(b));
+      longest = std::max(longest, key_rows(b));
       pairs += double(queries(b)) * keys(b) * heads;
       for (int64_t h = 0; h < heads; ++h)
         for (int64_t i = 0; i < pieces(b); ++i) {
           const int64_t first = q_ptr[b] + i * piece(b), last = std::min<int64_t>(first + piece(b), q_ptr[b + 1]);
           items.push_back({b, h, first, last, shared(b) ? partial_rows : -1});
-          if (shared(b)) partial_rows += keys(b);
+          if (shared(b)) partial_rows += key_rows(b);
           work += (last - first + 16) * (keys(b) + 16) * size;
           if (work < chunk_work) continue;
           chunks.push_back(items.size());
@@ -89,20 +91,26 @@ class Features {
   int64_t blocks() const { return (size_ + B - 1) / B; }
   int64_t padded() const { return blocks() * B; }
 
-  /// Rows t … t + n - 1, times scale, to a panel of `rows`.
-  void load(int64_t t, int64_t n, int64_t head, S scale, int64_t rows, S* panel) const {
+  /// Rows t … t + n - 1 to a panel of `rows`.
+  void load(int64_t t, int64_t n, int64_t head, int64_t rows, S* panel) const {
     if (size_ % B)
       for (int64_t i = 0; i < n; ++i) std::fill_n(panel + ((blocks() - 1) * rows + i) * B, B, S(0));
     for_each_part(t, head, [&](const E* x, int64_t stride, int64_t feature, int64_t channels, S sign) {
-      const S factor = sign * scale;
       // The next head's turn comes soon; its cache lines are a row apart, which no hardware foresees.
       for (int64_t i = 0; i < n; ++i) __builtin_prefetch(x + i * stride + channels);
       move(feature, channels, rows, panel, [&](S* out, int64_t c, auto width) {
         for (int64_t i = 0; i < n; ++i)
-          for (int64_t k = 0; k < width; ++k) out[i * B + k] = factor * S(x[i * stride + c + k]);
+          for (int64_t k = 0; k < width; ++k) out[i * B + k] = sign * S(x[i * stride + c + k]);
       });
     });
   }
+  /// The same to a panel of `rows`, the rest of them zeros.
+  void load_tile(int64_t t, int64_t n, int64_t head, int64_t rows, S* panel) const {
+    load(t, n, head, rows, panel);
+    for (int64_t block = 0; n < rows && block < blocks(); ++block)
+      std::fill_n(panel + (block * rows + n) * B, (rows - n) * B, S(0));
+  }
+  /// Rows of a panel, times scale, to rows t … t + n - 1.
   void store(int64_t t, int64_t n, int64_t head, S scale, int64_t rows, const S* panel) const {
     for_each_part(t, head, [&](E* x, int64_t stride, int64_t feature, int64_t channels, S sign) {
       const S factor = sign * scale;
@@ -153,12 +161,11 @@ class Features {
 template <class S>
 class Arena {
  public:
-  template <class... Size>
-  explicit Arena(Context& ctx, Size... sizes) : scratch_(ctx, (padded(sizes) + ... + 0)), next_(scratch_.data()) {}
-  S* take(int64_t n) { return std::exchange(next_, next_ + padded(n)); }
+  /// `most` elements in at most `pieces`.
+  Arena(Context& ctx, int64_t most, int64_t pieces) : scratch_(ctx, most + pieces * 16), next_(scratch_.data()) {}
+  S* take(int64_t n) { return std::exchange(next_, next_ + (n + 15) / 16 * 16); }
 
  private:
-  static int64_t padded(int64_t n) { return (n + 15) / 16 * 16; }
   Context::Scratch<S> scratch_;
   S* next_;
 };

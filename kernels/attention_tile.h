@@ -16,6 +16,9 @@
 //     pairs    [n][lanes]         per key (scores s, probabilities p), one query a lane
 namespace lightcone::kernels::tile {
 
+/// Keys of one tile at most: with its scores it stays in the first-level cache.
+inline constexpr int64_t key_block = 64;
+
 /// f(i, Count<k>) over [0, n) in steps of k = 8, then 4, 2 and 1, so that k sums stay in registers.
 template <int k>
 struct Count {
@@ -176,6 +179,21 @@ void add_groups(int64_t n, S* c) {
         for (int d = 0; d < B; ++d) sum[d] += c[(j * B + d) * g + i];
       for (int d = 0; d < B; ++d) c[j * B + d] = sum[d];
     }
+}
+
+/// <a, b> of each row of two panels of as many rows as lanes.
+template <int B, class S>
+Vector<S> row_dots(int64_t blocks, const S* a, const S* b) {
+  alignas(64) S products[B * lanes<S>];
+  for (int k = 0; k < B; ++k) {
+    Vector<S> sum = {};
+    for (int64_t block = 0; block < blocks; ++block) sum += vectors(a)[block * B + k] * vectors(b)[block * B + k];
+    vectors(products)[k] = sum;
+  }
+  to_columns<B>(1, products, products);
+  Vector<S> dots = {};
+  for (int d = 0; d < B; ++d) dots += vectors(products)[d];
+  return dots;
 }
 
 /// The softmax of scores in units of log 2 that arrive a few keys at a time: maximum and sum of powers so far.

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "autograd/attention.h"
+#include "kernels/amx.h"
 #include "tests/support/op_case.h"
 
 using namespace lightcone;
@@ -192,15 +193,20 @@ TEST_CASE("attention dropout") {
 TEST_CASE("a jet gets the same bits alone and in a batch") {
   const std::vector<int64_t> lengths = {40, 1, 0, 150, 65, 17, 600};
   const Offsets ptr = offsets(lengths);
-  for (DType dtype : {DType::f64, DType::f32, DType::bf16})
+  struct Kind {
+    DType dtype;
+    bool amp;
+  };
+  for (auto [dtype, amp] : {Kind{DType::f64, false}, {DType::f32, false}, {DType::bf16, false}, {DType::f32, true}})
     for (int64_t kv_heads : {1, 2}) {
       const AttentionOptions o{.heads = 2, .kv_heads = kv_heads};
       const int64_t columns = (o.heads + 2 * kv_heads) * 7;
       Context ctx(2);
       const Tensor qkv = to_tensor(ctx, normal({873, columns}, 3), dtype);
       const Tensor dy = to_tensor(ctx, normal({873, o.heads * 7}, 4), dtype);
-      auto results = [&](const Tensor& x, const Tensor& g, const Offsets& jets) {
+      auto results = [&, amp = amp](const Tensor& x, const Tensor& g, const Offsets& jets) {
         Tape tape(ctx);
+        tape.set_amp(amp);
         const Var in = tape.variable(x), y = attention(in, to_ptr(ctx, jets), o);
         tape.backward(y, g);
         return std::pair{to_array(y.value()), to_array(tape.gradient(in))};
@@ -213,6 +219,104 @@ TEST_CASE("a jet gets the same bits alone and in a batch") {
         CHECK(std::equal(dx1.values.begin(), dx1.values.end(), dx.values.begin() + first * columns));
       }
     }
+}
+
+namespace {
+/// f(true) with AMX tiles if the machine has them, and f(false) without.
+template <class F>
+void with_and_without_amx(F&& f) {
+  for (bool on : {true, false}) {
+    use_amx(on);
+    if (on && !amx_available()) continue;
+    f(on);
+  }
+  use_amx(true);
+}
+
+struct Result {
+  Array y, dx;
+};
+Result run_amp(Context& ctx, const Array& qkv, const Array& dy, const Offsets& ptr, const AttentionOptions& o,
+               bool amp = true, DType dtype = DType::f32) {
+  Tape tape(ctx);
+  tape.set_amp(amp);
+  const Var in = tape.variable(to_tensor(ctx, qkv, dtype)), y = attention(in, to_ptr(ctx, ptr), o);
+  tape.backward(y, to_tensor(ctx, dy, dtype));
+  return {to_array(y.value()), to_array(tape.gradient(in))};
+}
+}  // namespace
+
+// Rounding q, k, v, dy, p and ds to bf16 once each loses what a bf16 tensor loses: the table's tolerance for bf16.
+TEST_CASE("attention with bf16 products under amp") {
+  with_and_without_amx([](bool) {
+    auto check_amp = [](OpCase c) {
+      c.name += " under amp";
+      c.dtypes = {DType::f64, DType::f32};
+      c.op = [op = c.op](auto& x) {
+        x[0].tape().set_amp(true);
+        return op(x);
+      };
+      OpCase f64 = c;
+      f64.dtypes = {DType::f64};  // which amp leaves alone
+      check_op(f64);
+      c.dtypes = {DType::f32};
+      c.tolerance_factor = tolerance(DType::bf16) / tolerance(DType::f32);
+      check_op(c);
+    };
+    for (int64_t head_dim : {1, 4, 13, 16, 28}) check_amp(fused_case({3, 0, 1, 17, 8}, head_dim, {.heads = 2}));
+    for (int64_t n : {0, 1, 16, 31, 32, 33, 64, 65, 97, 150}) check_amp(fused_case({n}, 16, {.heads = 2}));
+    check_amp(fused_case({20, 5, 33}, 8, {.heads = 4, .kv_heads = 2}));
+    check_amp(fused_case({3, 0, 1, 20}, 16, {.heads = 4, .kv_heads = 1}));
+  });
+}
+
+TEST_CASE("bf16 products of small whole numbers are exact") {
+  // Scores of zero and a power of two of keys: p = 1/64, so that y, dv, ds (multiples of 2^-12 below 2^-4) and the
+  // products with them are exact in bf16 and f32. The queries or the keys are zero.
+  constexpr int64_t n = 64, C = 16;
+  const Array dy = [] {
+    Array a = zeros({n, C});
+    for (int64_t i = 0; i < n * C; ++i) a[i] = i * 5 % 7 == 0 ? (i % 2 ? 1 : -1) : 0;
+    return a;
+  }();
+  for (int which : {0, 1}) {
+    Array qkv = zeros({n, 3 * C});
+    for (int64_t t = 0; t < n; ++t)
+      for (int64_t c = 0; c < C; ++c) {
+        qkv.at(t, which * C + c) = (t * 7 + c * 3) % 11 - 5;
+        qkv.at(t, 2 * C + c) = ((t * 3 + c * 5) % 5 - 2) * 64;
+      }
+    Context ctx(1);
+    const AttentionOptions o{.heads = 1, .scale = 1.};
+    const Result expected = run_amp(ctx, qkv, dy, {0, double(n)}, o, false, DType::f64);
+    with_and_without_amx([&](bool amx) {
+      CAPTURE(amx);
+      const Result got = run_amp(ctx, qkv, dy, {0, double(n)}, o);
+      // f32 comes this close only where it is exact; f64 rounds in lse = log 64.
+      CHECK(relative_error(got.y, expected.y) < 1e-12);
+      CHECK(relative_error(got.dx, expected.dx) < 1e-12);
+    });
+  }
+}
+
+TEST_CASE("AMX tiles and rounded operands agree") {
+  if (!amx_available()) return;
+  Context ctx(1);
+  const Offsets ptr = offsets({40, 1, 0, 150, 65, 17, 600});
+  for (int64_t D : {4, 16, 20}) {
+    const AttentionOptions o{.heads = 4, .kv_heads = 2};
+    const Array qkv = normal({873, 8 * D}, 3), dy = normal({873, 4 * D}, 4);
+    const Result tiles = run_amp(ctx, qkv, dy, ptr, o), exact = run_amp(ctx, qkv, dy, ptr, o, false);
+    use_amx(false);
+    const Result plain = run_amp(ctx, qkv, dy, ptr, o);
+    use_amx(true);
+    // Sums in another order round a few of the p and ds the other way, each by 2^-8 of itself.
+    CHECK(relative_error(tiles.y, plain.y) < 0x1p-11);
+    CHECK(relative_error(tiles.dx, plain.dx) < 0x1p-11);
+    // It did round.
+    CHECK(relative_error(exact.y, plain.y) > 0x1p-11);
+    CHECK(relative_error(exact.dx, plain.dx) > 0x1p-11);
+  }
 }
 
 TEST_CASE("attention with infinities, NaN and large scores") {
@@ -295,6 +399,11 @@ TEST_CASE("attention refuses bad input") {
             dropout.probability = 0.5;
             dropout.draw.recorded = std::make_shared<std::vector<double>>(3);
           }));
+  const kernels::AttentionSegment f64{
+      view(ctx.zeros({4, 6}, DType::f64), 0, 2, 1), view(ctx.zeros({4, 6}, DType::f64), 2, 2, 1),
+      view(ctx.zeros({4, 6}, DType::f64), 4, 2, 1), view(ctx.zeros({4, 2}, DType::f64), 0, 2, 1)};
+  REFUSED("attention: bf16 products of f64 tensors, expected f32",
+          kernels::attention(ctx, {&f64, 1}, jets, jets, 1, {}, lse, kernels::Products::bf16));
   lse = ctx.zeros({4, 1}, DType::f32);
   REFUSED("attention: lse has shape [4, 1], expected [4, 2]", call([](auto&, auto&) {}));
 #undef REFUSED
