@@ -1,10 +1,14 @@
 #include "experiments/trainer.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <limits>
+#include <type_traits>
+#include <utility>
 
 #include "autograd/optim/clip.h"
+#include "experiments/interrupt.h"
 #include "experiments/progress.h"
 #include "kernels/elementwise.h"
 
@@ -25,35 +29,62 @@ std::vector<Named<Parameter>> with_prefix(const std::vector<Named<Parameter>>& p
   return out;
 }
 
+bool finite(const Module& model) {
+  for (const auto& p : model.parameters()) {
+    const Tensor& t = p.item->value;
+    const bool all = dispatch_compute("training", t.dtype(), [&](auto type) {
+      const auto values = t.span<typename decltype(type)::type>();
+      return std::all_of(values.begin(), values.end(), [](double v) { return std::isfinite(v); });
+    });
+    if (!all) return false;
+  }
+  return true;
+}
+
+/// The vectors of a history, by the name that a state keeps them under.
+template <class History>
+auto series(History& h) {
+  using Vector = std::conditional_t<std::is_const_v<History>, const std::vector<double>, std::vector<double>>;
+  return std::map<std::string, Vector*>{{"step", &h.step},
+                                        {"loss", &h.loss},
+                                        {"lr", &h.lr},
+                                        {"grad_norm", &h.grad_norm},
+                                        {"grad_norm_net", &h.grad_norm_net},
+                                        {"grad_norm_framesnet", &h.grad_norm_framesnet},
+                                        {"validation_step", &h.validation_step},
+                                        {"validation_loss", &h.validation_loss}};
+}
+
+}  // namespace
+
 /// One row per step in metrics.csv; validation losses stand in the row of their step.
 class MetricsFile {
  public:
-  /// An empty path: none is written. `append`: rows of a warm start follow those that are there.
-  MetricsFile(const std::filesystem::path& path, bool append) : path_(path) {
-    if (path_.empty()) return;
-    append = append && std::filesystem::exists(path_);
-    file_ = std::fopen(path_.c_str(), append ? "a" : "w");
-    if (!file_) fail("metrics", "cannot write {}", path_.string());
-    if (!append) fmt::print(file_, "step,loss,lr,grad_norm,grad_norm_net,grad_norm_framesnet,val_loss\n");
+  /// An empty path: none is written. The first `begin` bytes are earlier trainings' and stay.
+  MetricsFile(const std::filesystem::path& path, int64_t begin) {
+    if (path.empty()) return;
+    std::error_code ignored;
+    const auto size = std::filesystem::file_size(path, ignored);
+    if (ignored || size < static_cast<uint64_t>(begin)) begin = 0;
+    file_.emplace(path, begin);
+    if (begin == 0) file_->write("step,loss,lr,grad_norm,grad_norm_net,grad_norm_framesnet,val_loss\n");
   }
-  MetricsFile(const MetricsFile&) = delete;
-  MetricsFile& operator=(const MetricsFile&) = delete;
-  ~MetricsFile() {
-    if (file_) std::fclose(file_);
-  }
-  void row(int64_t step, double loss, double lr, const GradientNorms& norms, std::optional<double> validation) {
-    if (!file_) return;
-    fmt::print(file_, "{},{:.9g},{:.9g},{:.6g},{:.6g},{:.6g},{}\n", step, loss, lr, norms.total, norms.net,
-               norms.framesnet, validation ? fmt::format("{:.9g}", *validation) : "");
-    if (validation && std::fflush(file_) != 0) fail("metrics", "cannot write {}: is the disk full?", path_.string());
+  /// The rows of h that are not there yet, but the last `pending`.
+  void rows(const TrainingHistory& h, size_t pending = 0) {
+    for (; file_ && written_ + pending < h.step.size(); ++written_) {
+      const size_t i = written_;
+      std::string validation;
+      if (validations_ < h.validation_step.size() && h.validation_step[validations_] == h.step[i])
+        validation = fmt::format("{:.9g}", h.validation_loss[validations_++]);
+      file_->write(fmt::format("{:.0f},{:.9g},{:.9g},{:.6g},{:.6g},{:.6g},{}\n", h.step[i], h.loss[i], h.lr[i],
+                               h.grad_norm[i], h.grad_norm_net[i], h.grad_norm_framesnet[i], validation));
+    }
   }
 
  private:
-  std::filesystem::path path_;
-  std::FILE* file_ = nullptr;
+  std::optional<Appender> file_;
+  size_t written_ = 0, validations_ = 0;
 };
-
-}  // namespace
 
 std::vector<ParameterGroup> default_groups(const Module& model, const TrainingConfig& t) {
   const double frames_lr = t.lr * t.lr_factor_framesnet;
@@ -141,29 +172,143 @@ Trainer::Trainer(Context& ctx, Trainable& task, const ExperimentConfig& config, 
   }
 }
 
-TrainingState Trainer::state() { return {optimizer_, *scheduler_, ema(), task_.position(), steps_done_}; }
-
-void Trainer::warm_start(int64_t index) {
-  load_model(ctx_, folder_.model_path(index), task_.model());
-  TrainingState loaded = state();
-  load_state(ctx_, folder_.state_path(index), loaded);
-  task_.seek(loaded.position);
-  first_step_ = steps_done_ = loaded.step;
-  log_->info("Going on from {} after {} steps", folder_.model_path(index).string(), loaded.step);
+TrainingState Trainer::state() {
+  return {task_.model(), optimizer_, *scheduler_, ema(), task_.position(), steps_done_, loop_state()};
 }
 
-void Trainer::save() {
+State Trainer::loop_state() {
+  const TrainingHistory& h = history_;
+  State s;
+  for (const auto& [name, values] : series(h))
+    s.tensors["history." + name] = ctx_.of({static_cast<int64_t>(values->size())}, DType::f64, *values);
+  for (const auto& [name, t] : best_) s.tensors["best." + name] = t;
+  auto put = [&](const char* name, auto value) { s.numbers[name] = static_cast<double>(value); };
+  put("first_step", first_step_);
+  put("network_step_plus_1", saved_step_ + 1);
+  put("metrics_begin", metrics_begin_);
+  put("batches_per_epoch", task_.batches_per_epoch());
+  put("best_loss", best_loss_);
+  put("bad_validations", bad_validations_);
+  put("finished", finished_);
+  put("stopped_early", h.stopped_early);
+  put("skipped", h.skipped);
+  put("items", h.items);
+  put("seconds.training", h.training_seconds);
+  put("seconds.validation", h.validation_seconds);
+  return s;
+}
+
+void Trainer::set_loop_state(State s) {
+  const std::string where = folder_.state_path(folder_.index()).string();
+  auto count = [&](const char* name) { return s.take_count(where, name); };
+  if (const int64_t batches = count("batches_per_epoch"); batches != task_.batches_per_epoch())
+    fail("resume", "the training set gives {} batches an epoch, {} when the training began; it must be the same jets",
+         task_.batches_per_epoch(), batches);
+  TrainingHistory& h = history_;
+  for (const auto& [name, values] : series(h)) {
+    const Tensor t = s.take_tensor(where, "history." + name);
+    values->assign(t.data<double>(), t.data<double>() + t.numel());
+  }
+  best_.clear();
+  for (const auto& [name, t] : std::exchange(s.tensors, {})) {
+    if (!name.starts_with("best.")) fail(where, "the saved state has an unknown entry '{}'", name);
+    best_[name.substr(5)] = t;
+  }
+  first_step_ = count("first_step");
+  saved_step_ = count("network_step_plus_1") - 1;
+  metrics_begin_ = count("metrics_begin");
+  best_loss_ = s.take_number(where, "best_loss");
+  bad_validations_ = count("bad_validations");
+  finished_ = count("finished");
+  h.stopped_early = count("stopped_early");
+  h.skipped = count("skipped");
+  h.items = count("items");
+  h.training_seconds = s.take_number(where, "seconds.training");
+  h.validation_seconds = s.take_number(where, "seconds.validation");
+  earlier_seconds_ = h.training_seconds + h.validation_seconds;
+  s.finish(where);
+}
+
+void Trainer::warm_start(int64_t index, bool new_schedule) {
+  const State schedule = scheduler_->state_dict();
+  const double beta1 = optimizer_.beta1();
+  std::vector<double> rates;
+  for (size_t g = 0; g < optimizer_.groups(); ++g) rates.push_back(optimizer_.lr(g));
+  TrainingState loaded = state();
+  load_state(ctx_, folder_.state_path(index), loaded);
+  if (new_schedule) {
+    scheduler_->load_state_dict(schedule);
+    optimizer_.set_beta1(beta1);
+    for (size_t g = 0; g < rates.size(); ++g) optimizer_.set_lr(g, rates[g]);
+  }
+  task_.seek(loaded.position);
+  first_step_ = steps_done_ = loaded.step;
+  std::error_code none;
+  const auto size = std::filesystem::file_size(folder_.path() / "metrics.csv", none);
+  metrics_begin_ = none ? 0 : static_cast<int64_t>(size);
+  log_->info("Going on from {} after {} steps{}", folder_.state_path(index).string(), loaded.step,
+             new_schedule ? fmt::format(", with the rate {:.3g}", training_.lr) : "");
+}
+
+void Trainer::resume() {
+  TrainingState loaded = state();
+  load_state(ctx_, folder_.state_path(folder_.index()), loaded);
+  task_.seek(loaded.position);
+  steps_done_ = state_step_ = loaded.step;
+  set_loop_state(std::move(loaded.loop));
+}
+
+void Trainer::guarded(const std::function<void()>& write) const {
+  try {
+    write();
+  } catch (const Error& e) {
+    const auto state = folder_.state_path(folder_.index());
+    std::error_code ignored;
+    if (state_step_ < 0 || !std::filesystem::exists(state, ignored)) throw;
+    throw Error(fmt::format("{}. The state of step {} is kept; then go on with: {}", e.what(), state_step_,
+                            folder_.resume_command()));
+  }
+}
+
+void Trainer::save_state() {
+  // A network that is not finite is of no use; the next step will say so.
+  if (!folder_.saves() || !finite(task_.model())) return;
+  guarded([&] { lightcone::save_state(ctx_, folder_.state_path(folder_.index()), state()); });
+  state_step_ = steps_done_;
+}
+
+void Trainer::save_network() {
   if (!folder_.saves()) return;
-  save_model(ctx_, folder_.model_path(folder_.index()), task_.model(), ema());
-  save_state(ctx_, folder_.state_path(folder_.index()), state());
-  if (saved_step_ < 0) folder_.publish();
+  guarded([&] {
+    save_model(ctx_, folder_.model_path(folder_.index()), task_.model(), ema());
+    if (!std::exchange(published_, true)) folder_.publish(config_);
+  });
   saved_step_ = steps_done_;
 }
 
-double Trainer::validate() {
-  if (!ema_) return task_.validation_loss();
-  const auto averaged = ema_->average();
-  return task_.validation_loss();
+bool Trainer::validation_due() const {
+  const TrainingHistory& h = history_;
+  return !h.step.empty() && static_cast<int64_t>(h.step.size()) % training_.validate_every_n_steps == 0 &&
+         (h.validation_step.empty() || h.validation_step.back() != h.step.back());
+}
+
+void Trainer::validate() {
+  const auto begin = Clock::now();
+  TrainingHistory& h = history_;
+  auto loss_now = [&] {
+    if (!ema_) return task_.validation_loss();
+    const auto averaged = ema_->average();
+    return task_.validation_loss();
+  };
+  const double loss = loss_now();
+  log_->info("Step {:>7}: training loss {:.4f}, validation loss {:.4f}, lr {:.2e}", steps_done_, h.loss.back(), loss,
+             h.lr.back());
+  if (!std::isfinite(loss))
+    fail("training", "the validation loss after step {} is {}; {}. Try a smaller learning rate", steps_done_, loss,
+         kept());
+  h.validation_step.push_back(static_cast<double>(steps_done_));
+  h.validation_loss.push_back(loss);
+  h.validation_seconds += seconds_since(begin);
 }
 
 std::string Trainer::kept() const {
@@ -207,59 +352,84 @@ bool Trainer::goes_on(double validation_loss) {
   return ++bad_validations_ <= training_.es_patience;
 }
 
-TrainingHistory Trainer::train() {
-  TrainingHistory h;
-  const int64_t N = training_.iterations, per_epoch = task_.batches_per_epoch();
-  log_->info("Training for {} iterations = {:.1f} epochs of {} batches, validating every {} iterations, patience {}", N,
-             static_cast<double>(N) / static_cast<double>(per_epoch), per_epoch, training_.validate_every_n_steps,
-             training_.es_patience);
-  MetricsFile metrics(folder_.saves() ? folder_.path() / "metrics.csv" : std::filesystem::path{}, first_step_ > 0);
-  Progress progress(N, 0, log_.terminal() ? ProgressOutput::terminal() : ProgressOutput::none());
-  const auto start = Clock::now();
-  int64_t items = 0;
-  for (int64_t step = 0; step < N && !h.stopped_early; ++step) {
-    const Step s = take_step(step);
-    items += s.items;
-    h.add(steps_done_, s.loss, s.lr, s.norms);
-    if (s.norms.skipped) {
-      progress.clear();
-      log_->warn("Skipping step {}: gradient norm {:.4g} exceeds max_grad_norm {:.4g}", steps_done_, s.norms.total,
-                 *training_.max_grad_norm);
-    }
-    std::optional<double> validation;
-    if ((step + 1) % training_.validate_every_n_steps == 0) {
+void Trainer::run(MetricsFile& metrics) {
+  TrainingHistory& h = history_;
+  const int64_t N = training_.iterations;
+  auto steps = [&] { return static_cast<int64_t>(h.step.size()); };
+  Progress progress(N, steps(), log_.terminal() ? ProgressOutput::terminal() : ProgressOutput::none());
+  for (auto last_save = Clock::now(); validation_due() || (steps() < N && !h.stopped_early);) {
+    int64_t items = 0;
+    if (!validation_due()) {
       const auto begin = Clock::now();
-      validation = validate();
-      h.validation_seconds += seconds_since(begin);
-      h.validation_step.push_back(static_cast<double>(steps_done_));
-      h.validation_loss.push_back(*validation);
-      progress.clear();
-      log_->info("Step {:>7}: training loss {:.4f}, validation loss {:.4f}, lr {:.2e}", steps_done_, s.loss,
-                 *validation, s.lr);
-      if (!std::isfinite(*validation))
-        fail("training", "the validation loss after step {} is {}; {}. Try a smaller learning rate", steps_done_,
-             *validation, kept());
-      save();
-      scheduler_->after_validation(*validation);
-      h.stopped_early = !goes_on(*validation);
+      const Step s = take_step(steps());
+      items = s.items;
+      h.items += items;
+      h.add(steps_done_, s.loss, s.lr, s.norms);
+      h.training_seconds += seconds_since(begin);
+      if (s.norms.skipped) {
+        progress.clear();
+        log_->warn("Skipping step {}: gradient norm {:.4g} exceeds max_grad_norm {:.4g}", steps_done_, s.norms.total,
+                   *training_.max_grad_norm);
+      }
     }
-    metrics.row(steps_done_, s.loss, s.lr, s.norms, validation);
-    scheduler_->after_iteration(step);
-    progress.update(step + 1, s.loss, s.lr, s.items);
+    if (validation_due()) {
+      save_state();
+      last_save = Clock::now();
+      progress.clear();
+      Interrupts::allow();  // a validation may take long, and is repeated
+      validate();
+      Interrupts::defer();
+      save_network();
+      scheduler_->after_validation(h.validation_loss.back());
+      h.stopped_early = !goes_on(h.validation_loss.back());
+    }
+    scheduler_->after_iteration(steps() - 1);
+    guarded([&] { metrics.rows(h); });
+    progress.update(steps(), h.loss.back(), h.lr.back(), items);
+    const auto& minutes = training_.checkpoint_every_n_minutes;
+    if (Interrupts::pending() || (minutes && seconds_since(last_save) >= 60 * *minutes)) {
+      save_state();
+      last_save = Clock::now();
+      if (Interrupts::pending()) progress.finish();
+      if (Interrupts::pending()) Interrupts::allow();
+    }
   }
   progress.finish();
-  h.training_seconds = seconds_since(start) - h.validation_seconds;
-  h.items_per_second = static_cast<double>(items) / std::max(h.training_seconds, 1e-9);
-  if (h.stopped_early)
-    log_->info("Stopped early at step {}: {} validations without a better loss than {:.4f}", steps_done_,
-               bad_validations_, best_loss_);
+}
+
+void Trainer::take_best() {
+  if (best_.empty()) return;
+  log_->info("Taking the network of the best validation (loss {:.4f})", best_loss_);
+  task_.model().load_state_dict(ctx_, [&](const std::string& name) { return best_.at(name); });
+}
+
+TrainingHistory Trainer::train() {
+  TrainingHistory& h = history_;
+  const int64_t N = training_.iterations, per_epoch = task_.batches_per_epoch();
+  log_->info("Training for {} iterations = {:.1f} epochs of {} batches, validating every {} iterations, patience {}{}",
+             N, static_cast<double>(N) / static_cast<double>(per_epoch), per_epoch, training_.validate_every_n_steps,
+             training_.es_patience, folder_.resumes() ? fmt::format(", {} iterations are done", h.step.size()) : "");
+  std::optional<MetricsFile> metrics;
+  guarded([&] {
+    metrics.emplace(folder_.saves() ? folder_.path() / "metrics.csv" : std::filesystem::path{}, metrics_begin_);
+    metrics->rows(h, validation_due());
+  });
+  if (!finished_) {
+    Interrupts::defer();
+    run(*metrics);
+    if (h.stopped_early)
+      log_->info("Stopped early at step {}: {} validations without a better loss than {:.4f}", steps_done_,
+                 bad_validations_, best_loss_);
+    take_best();
+    if (!finite(task_.model())) fail("training", "the network after step {} is not finite; {}", steps_done_, kept());
+    finished_ = true;
+    save_state();
+    Interrupts::allow();
+  }
+  save_network();  // after a resume, too: the kill may have come before it
+  h.items_per_second = static_cast<double>(h.items) / std::max(h.training_seconds, 1e-9);
   log_->info("Trained for {} ({:.0f} jets/s), validated for {}", duration_text(h.training_seconds), h.items_per_second,
              duration_text(h.validation_seconds));
-  if (!best_.empty()) {
-    log_->info("Taking the network of the best validation (loss {:.4f})", best_loss_);
-    task_.model().load_state_dict(ctx_, [&](const std::string& name) { return best_.at(name); });
-  }
-  save();
   return h;
 }
 
