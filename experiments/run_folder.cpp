@@ -58,7 +58,7 @@ RunFolder::RunFolder(ExperimentConfig& config, bool resumes) : saves_(config.sav
             fmt::format("{}_{:04}", config.model.value("/net/type"_json_pointer, "run"), entropy() % 10000);
       } while (fs::exists(experiment / *config.run_name));
     }
-    path_ = experiment / *config.run_name;
+    path_ = (experiment / *config.run_name).lexically_normal();
     if (saves_ && fs::exists(path_))
       fail(
           "run",
