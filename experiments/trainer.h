@@ -104,6 +104,7 @@ class Trainer {
   bool goes_on(double validation_loss);
   void take_best();
   void save_network();
+  bool finite() const;
   /// Does what writes files; a failure says that the last state is there.
   void guarded(const std::function<void()>& write) const;
   std::string kept() const;  // which network a failure leaves behind
