@@ -1,19 +1,9 @@
 #include "autograd/matmul.h"
 
-#include "kernels/elementwise.h"
-#include "kernels/matmul.h"
+#include "kernels/mlp.h"
 
 namespace lightcone {
 namespace {
-
-// The operand of a product: under amp an f32 tensor rounded to bf16, else the tensor itself.
-Tensor operand(Context& ctx, bool amp, const Tensor& t) {
-  if (!amp || t.dtype() != DType::f32) return t;
-  Tensor rounded = ctx.empty(t.shape(), DType::bf16);
-  kernels::cast(ctx, t, rounded);
-  return rounded;
-}
-Tensor operand(const Var& v) { return operand(v.context(), v.tape().amp(), v.value()); }
 
 Tensor result_of_linear(const Var& x, const Var& w) {
   Shape shape = x.shape();
@@ -25,11 +15,11 @@ Tensor result_of_linear(const Var& x, const Var& w) {
 
 Var linear(const Var& x, const Var& w, const Var& b) {
   Tensor y = result_of_linear(x, w);
-  const Tensor xo = operand(x), wo = operand(w);
-  kernels::linear(x.context(), xo, wo, b.value(), y);
+  const auto weights = x.tape().weights(w);
+  kernels::linear(x.context(), x.value(), *weights, b.value(), y);
   return x.tape().record("linear", y, {x.slot(), w.slot(), b.slot()},
-                         [=, x = x.slot(), w = w.slot(), b = b.slot()](const Tensor& dy, Grads& grads) {
-                           kernels::linear_backward(grads.context(), dy, xo, wo, grads.want(x), grads.want(w),
+                         [=, in = x.value(), x = x.slot(), w = w.slot(), b = b.slot()](const Tensor& dy, Grads& grads) {
+                           kernels::linear_backward(grads.context(), dy, in, *weights, grads.want(x), grads.want(w),
                                                     grads.want(b));
                          });
 }
@@ -37,25 +27,44 @@ Var linear(const Var& x, const Var& w, const Var& b) {
 Var linear_gelu(const Var& x, const Var& w, const Var& b) {
   Tensor y = result_of_linear(x, w);
   Tensor pre = x.tape().training() ? x.context().empty(y.shape(), y.dtype()) : Tensor{};
-  const Tensor xo = operand(x), wo = operand(w);
-  kernels::linear_gelu(x.context(), xo, wo, b.value(), pre, y);
+  const auto weights = x.tape().weights(w);
+  kernels::linear_gelu(x.context(), x.value(), *weights, b.value(), pre, y);
   return x.tape().record("linear_gelu", y, {x.slot(), w.slot(), b.slot()},
-                         [=, x = x.slot(), w = w.slot(), b = b.slot()](const Tensor& dy, Grads& grads) {
-                           kernels::linear_gelu_backward(grads.context(), dy, pre, xo, wo, grads.want(x), grads.want(w),
-                                                         grads.want(b));
+                         [=, in = x.value(), x = x.slot(), w = w.slot(), b = b.slot()](const Tensor& dy, Grads& grads) {
+                           kernels::linear_gelu_backward(grads.context(), dy, pre, in, *weights, grads.want(x),
+                                                         grads.want(w), grads.want(b));
                          });
 }
 
 Var linear_residual(const Var& x, const Var& w, const Var& b, const Var& residual) {
   Tensor y = result_of_linear(x, w);
-  const Tensor xo = operand(x), wo = operand(w);
-  kernels::linear_residual(x.context(), xo, wo, b.value(), residual.value(), y);
-  return x.tape().record(
-      "linear_residual", y, {x.slot(), w.slot(), b.slot(), residual.slot()},
-      [=, x = x.slot(), w = w.slot(), b = b.slot(), residual = residual.slot()](const Tensor& dy, Grads& grads) {
-        kernels::linear_backward(grads.context(), dy, xo, wo, grads.want(x), grads.want(w), grads.want(b));
-        grads.pass(residual, dy);
-      });
+  const auto weights = x.tape().weights(w);
+  kernels::linear_residual(x.context(), x.value(), *weights, b.value(), residual.value(), y);
+  return x.tape().record("linear_residual", y, {x.slot(), w.slot(), b.slot(), residual.slot()},
+                         [=, in = x.value(), x = x.slot(), w = w.slot(), b = b.slot(), residual = residual.slot()](
+                             const Tensor& dy, Grads& grads) {
+                           kernels::linear_backward(grads.context(), dy, in, *weights, grads.want(x), grads.want(w),
+                                                    grads.want(b));
+                           grads.pass(residual, dy);
+                         });
+}
+
+Var mlp(const Var& x, const Var& w1, const Var& b1, const Var& w2, const Var& b2, const Var& residual) {
+  Tensor y = result_of_linear(x, w2);
+  Tensor pre = x.tape().training() ? result_of_linear(x, w1) : Tensor{};
+  const auto up = x.tape().weights(w1), down = x.tape().weights(w2);
+  kernels::mlp(x.context(), x.value(), *up, b1.value(), *down, b2.value(), residual.value(), pre, y);
+  return x.tape().record("mlp", y, {x.slot(), w1.slot(), b1.slot(), w2.slot(), b2.slot(), residual.slot()},
+                         [=, in = x.value(), x = x.slot(), w1 = w1.slot(), b1 = b1.slot(), w2 = w2.slot(),
+                          b2 = b2.slot(), residual = residual.slot()](const Tensor& dy, Grads& grads) {
+                           kernels::mlp_backward(grads.context(), dy, pre, in, *up, *down,
+                                                 {.dx = grads.want(x),
+                                                  .dw1 = grads.want(w1),
+                                                  .db1 = grads.want(b1),
+                                                  .dw2 = grads.want(w2),
+                                                  .db2 = grads.want(b2)});
+                           grads.pass(residual, dy);
+                         });
 }
 
 Var matmul(const Var& a, const Var& b, bool transpose_a, bool transpose_b) {
@@ -63,26 +72,26 @@ Var matmul(const Var& a, const Var& b, bool transpose_a, bool transpose_b) {
   Shape shape;
   if (a.shape().rank() == 2 && b.shape().rank() == 2) shape = {a.dim(transpose_a ? 1 : 0), b.dim(transpose_b ? 0 : 1)};
   Tensor c = ctx.empty(shape, a.dtype());
-  const Tensor ao = operand(a), bo = operand(b);
-  kernels::matmul(ctx, ao, bo, transpose_a, transpose_b, c);
-  return a.tape().record("matmul", c, {a.slot(), b.slot()},
-                         [=, amp = a.tape().amp(), a = a.slot(), b = b.slot()](const Tensor& dc, Grads& grads) {
-                           Context& ctx = grads.context();
-                           const Tensor d = operand(ctx, amp, dc);
-                           // da = dc op(b)^T or its transpose, db = op(a)^T dc or its transpose.
-                           if (Tensor* da = grads.want(a)) {
-                             if (transpose_a)
-                               kernels::matmul(ctx, bo, d, transpose_b, true, *da);
-                             else
-                               kernels::matmul(ctx, d, bo, false, !transpose_b, *da);
-                           }
-                           if (Tensor* db = grads.want(b)) {
-                             if (transpose_b)
-                               kernels::matmul(ctx, d, ao, true, transpose_a, *db);
-                             else
-                               kernels::matmul(ctx, ao, d, !transpose_a, false, *db);
-                           }
-                         });
+  const DType products = a.tape().amp() && a.dtype() == DType::f32 ? DType::bf16 : a.dtype();
+  kernels::matmul(ctx, a.value(), b.value(), transpose_a, transpose_b, c, products);
+  return a.tape().record(
+      "matmul", c, {a.slot(), b.slot()},
+      [=, av = a.value(), bv = b.value(), a = a.slot(), b = b.slot()](const Tensor& dc, Grads& grads) {
+        Context& ctx = grads.context();
+        // da = dc op(b)^T or its transpose, db = op(a)^T dc or its transpose.
+        if (Tensor* da = grads.want(a)) {
+          if (transpose_a)
+            kernels::matmul(ctx, bv, dc, transpose_b, true, *da, products);
+          else
+            kernels::matmul(ctx, dc, bv, false, !transpose_b, *da, products);
+        }
+        if (Tensor* db = grads.want(b)) {
+          if (transpose_b)
+            kernels::matmul(ctx, dc, av, true, transpose_a, *db, products);
+          else
+            kernels::matmul(ctx, av, dc, !transpose_a, false, *db, products);
+        }
+      });
 }
 
 }  // namespace lightcone

@@ -1,11 +1,17 @@
 #include "autograd/tape.h"
 
 #include <algorithm>
+#include <utility>
 
-#include "autograd/module.h"
-#include "kernels/elementwise.h"
+#include "autograd/gradients.h"
+#include "autograd/weights.h"
 
 namespace lightcone {
+
+Tape::Tape(Context& ctx, Mode mode) : ctx_(ctx), mode_(mode) {}
+Tape::Tape(Context& ctx, const Tape& outer)
+    : ctx_(ctx), mode_(outer.mode_), amp_(outer.amp_), prepared_(outer.prepared_), collected_(outer.collected_) {}
+Tape::~Tape() = default;
 
 Slot Tape::new_slot(const Tensor& value, bool leaf) {
   slots_.push_back({value.shape(), value.dtype(), leaf, {}});
@@ -18,13 +24,25 @@ Var Tape::variable(Tensor value) {
 }
 
 Var Tape::parameter(Parameter& p) {
-  if (!training() || !p.trainable) return constant(p.value);
-  auto [it, fresh] = slot_of_parameter_.try_emplace(&p);
-  if (fresh) {
-    it->second = new_slot(p.value, true);
-    parameters_.emplace_back(&p, it->second);
+  Slot slot;
+  if (training() && p.trainable) {
+    auto [it, fresh] = slot_of_parameter_.try_emplace(&p);
+    if (fresh) {
+      it->second = new_slot(p.value, true);
+      parameters_.emplace_back(&p, it->second);
+    }
+    slot = it->second;
   }
-  return Var(this, p.value, it->second);
+  Var v(this, p.value, slot);
+  v.parameter_ = &p;
+  return v;
+}
+
+std::shared_ptr<const kernels::Weights> Tape::weights(const Var& w) {
+  const DType products = amp_ && w.dtype() == DType::f32 ? DType::bf16 : w.dtype();
+  if (!w.parameter_) return std::make_shared<kernels::Weights>(w.value(), products);
+  if (!prepared_) prepared_ = (own_prepared_ = std::make_unique<PreparedWeights>(ctx_)).get();
+  return prepared_->of(*w.parameter_, products);
 }
 
 Var Tape::record(const char* name, Tensor y, std::initializer_list<Slot> inputs, Backward backward) {
@@ -49,20 +67,6 @@ std::vector<Var> Tape::record(const char* name, std::vector<Tensor> ys, const st
   return out;
 }
 
-void Tape::accumulate(int32_t index, Tensor gradient) {
-  Tensor& sum = slots_[index].gradient;
-  if (!sum.defined()) {
-    sum = std::move(gradient);
-  } else if (sum.unique()) {
-    kernels::add(ctx_, sum, gradient, sum);
-  } else {
-    // Shared with another slot (Grads::pass), which must not see this addition.
-    Tensor fresh = ctx_.empty(sum.shape(), sum.dtype());
-    kernels::add(ctx_, sum, gradient, fresh);
-    sum = std::move(fresh);
-  }
-}
-
 Tensor* Grads::want(Slot slot) {
   if (slot.index < 0) return nullptr;
   const auto& place = tape_.slots_[slot.index];
@@ -76,6 +80,10 @@ void Grads::pass(Slot slot, const Tensor& gradient) {
   if (gradient.dtype() != place.dtype)
     fail("backward", "a gradient of {} was passed to a slot of {}", gradient.dtype(), place.dtype);
   pending_.emplace_back(slot.index, gradient.reshape(place.shape));
+}
+
+Tensor Grads::take(Slot slot) {
+  return slot.index < 0 ? Tensor() : std::exchange(tape_.slots_[slot.index].gradient, Tensor());
 }
 
 void Tape::backward(const Var& y, Tensor cotangent) {
@@ -94,7 +102,7 @@ void Tape::backward(const std::vector<Var>& ys, std::vector<Tensor> cotangents) 
     if (!(cotangents[i].shape() == ys[i].shape()) || cotangents[i].dtype() != ys[i].dtype())
       fail("backward", "cotangent {} {} for a result {} {}", cotangents[i].dtype(), cotangents[i].shape(),
            ys[i].dtype(), ys[i].shape());
-    accumulate(ys[i].slot().index, std::move(cotangents[i]));
+    accumulate(ctx_, slots_[ys[i].slot().index].gradient, std::move(cotangents[i]));
     any = true;
   }
   if (!any) throw Error("backward: the result depends on nothing that wants a gradient");
@@ -114,19 +122,16 @@ void Tape::backward(const std::vector<Var>& ys, std::vector<Tensor> cotangents) 
     Grads grads(*this);
     node.backward(dys, grads);
     dys.clear();
-    for (auto& [slot, gradient] : grads.pending_) accumulate(slot, std::move(gradient));
+    for (auto& [slot, gradient] : grads.pending_) accumulate(ctx_, slots_[slot].gradient, std::move(gradient));
   }
   nodes_.clear();
   for (auto& [p, slot] : parameters_) {
     Tensor& g = slots_[slot.index].gradient;
     if (!g.defined()) continue;
-    if (!p->grad.defined()) {
-      p->grad = std::move(g);
-    } else {
-      Tensor fresh = ctx_.empty(g.shape(), g.dtype());
-      kernels::add(ctx_, p->grad, g, fresh);
-      p->grad = std::move(fresh);
-    }
+    if (collected_)
+      collected_->add(ctx_, *p, std::move(g));
+    else
+      accumulate(ctx_, p->grad, std::move(g));
     g = {};
   }
 }

@@ -1,6 +1,7 @@
 #pragma once
 #include <deque>
 #include <functional>
+#include <memory>
 #include <unordered_map>
 #include <vector>
 
@@ -8,8 +9,13 @@
 
 namespace lightcone {
 
+class GradientSet;
+class PreparedWeights;
 class Tape;
 struct Parameter;
+namespace kernels {
+class Weights;
+}
 
 /// A place on a tape where a gradient arrives. Backward functions keep Slots (and the tensors that they read), never
 /// Vars, so that a value nobody reads again is freed as soon as the forward pass drops it.
@@ -36,6 +42,7 @@ class Var {
   Tensor value_;
   Tape* tape_ = nullptr;
   Slot slot_;
+  const Parameter* parameter_ = nullptr;  // whose value this is
 };
 
 /// What a backward function writes to. Kernels overwrite; only the tape adds up.
@@ -46,6 +53,9 @@ class Grads {
   Tensor* want(Slot slot);
   /// d loss / d input is this very tensor (an addition's backward): shared, not copied.
   void pass(Slot slot, const Tensor& gradient);
+  /// What has arrived at the slot so far, or an undefined tensor, for a kernel that adds it itself: it is gone from the
+  /// slot, and what is then written to want(slot) must contain it.
+  Tensor take(Slot slot);
 
  private:
   friend class Tape;
@@ -66,7 +76,10 @@ class Grads {
 class Tape {
  public:
   enum class Mode { train, evaluate };
-  explicit Tape(Context& ctx, Mode mode = Mode::train) : ctx_(ctx), mode_(mode) {}
+  explicit Tape(Context& ctx, Mode mode = Mode::train);
+  /// A tape for a part of what `outer` records: the same mode, amp, weights and collected gradients.
+  Tape(Context& ctx, const Tape& outer);
+  ~Tape();
   Tape(const Tape&) = delete;
   Tape& operator=(const Tape&) = delete;
 
@@ -84,6 +97,12 @@ class Tape {
   /// The parameter as a Var; its gradient is added to parameter.grad. Asking twice gives the same Slot.
   Var parameter(Parameter& parameter);
 
+  /// w as the right factor of products, in bf16 under amp(). What a parameter's products need is made once per
+  /// PreparedWeights.
+  std::shared_ptr<const kernels::Weights> weights(const Var& w);
+  /// Takes reordered weights from here from now on; it must outlive the tape.
+  void share(PreparedWeights& prepared) { prepared_ = &prepared; }
+
   using Backward = std::function<void(const Tensor& dy, Grads& grads)>;
   using BackwardMany = std::function<void(const std::vector<Tensor>& dys, Grads& grads)>;
   /// The result of a function: `y` with its backward, recorded if any of `inputs` wants a gradient. `backward` gets d
@@ -97,6 +116,8 @@ class Tape {
   /// wants a gradient.
   void backward(const Var& y, Tensor cotangent = {});
   void backward(const std::vector<Var>& ys, std::vector<Tensor> cotangents);
+  /// From now on backward() adds gradients of parameters here and not to Parameter::grad; it must outlive the tape.
+  void collect(GradientSet& gradients) { collected_ = &gradients; }
   /// The gradient of a variable(); an undefined tensor if it got none.
   const Tensor& gradient(const Var& x) const { return slots_[x.slot().index].gradient; }
 
@@ -116,11 +137,13 @@ class Tape {
     BackwardMany backward;
   };
   Slot new_slot(const Tensor& value, bool leaf);
-  void accumulate(int32_t slot, Tensor gradient);
 
   Context& ctx_;
   Mode mode_;
   bool amp_ = false;
+  PreparedWeights* prepared_ = nullptr;
+  std::unique_ptr<PreparedWeights> own_prepared_;
+  GradientSet* collected_ = nullptr;
   std::vector<Place> slots_;
   std::vector<Node> nodes_;
   std::vector<std::pair<Parameter*, Slot>> parameters_;

@@ -112,4 +112,13 @@ JetSet gather_jets(Context& ctx, const JetSet& jets, std::span<const int64_t> in
   return out;
 }
 
+std::vector<JetSet> gather_parts(Context& ctx, const JetSet& jets, std::span<const int64_t> indices, DType dtype,
+                                 int64_t jets_per_part) {
+  std::vector<JetSet> parts;
+  for (size_t begin = 0; begin < indices.size(); begin += jets_per_part)
+    parts.push_back(
+        gather_jets(ctx, jets, indices.subspan(begin, std::min<size_t>(jets_per_part, indices.size() - begin)), dtype));
+  return parts;
+}
+
 }  // namespace lightcone

@@ -1,6 +1,7 @@
 #pragma once
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "engine/context.h"
 #include "engine/npy.h"
@@ -25,5 +26,9 @@ JetSet read_jets(Context& ctx, NpyReader& kinematics, std::string_view name);
 
 /// The jets of these indices, in that order, with momenta in `dtype` (f32 or f64).
 JetSet gather_jets(Context& ctx, const JetSet& jets, std::span<const int64_t> indices, DType dtype);
+
+/// A batch in parts of `jets_per_part` jets (the last may be smaller), as gather_jets().
+std::vector<JetSet> gather_parts(Context& ctx, const JetSet& jets, std::span<const int64_t> indices, DType dtype,
+                                 int64_t jets_per_part);
 
 }  // namespace lightcone

@@ -15,6 +15,15 @@ struct MemoryStatistics {
   int64_t reserved = 0;      ///< bytes taken from the system and not returned
   int64_t calls = 0;         ///< allocations asked for
   int64_t system_calls = 0;  ///< of these, the ones that no free block could serve
+
+  MemoryStatistics& operator+=(const MemoryStatistics& other) {
+    in_use += other.in_use;
+    peak += other.peak;
+    reserved += other.reserved;
+    calls += other.calls;
+    system_calls += other.system_calls;
+    return *this;
+  }
 };
 
 /// Caching CPU allocator: every block is aligned to 64 bytes; a freed block waits in the free list of its size class

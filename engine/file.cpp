@@ -9,8 +9,10 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <thread>
 #include <vector>
 
 #include "engine/error.h"
@@ -145,7 +147,12 @@ void Appender::write(const void* data, size_t bytes) { write_all(fd_, data, byte
 FileLock::FileLock(const Path& path) : fd_(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666)) {
   if (fd_ < 0) fail(path.string(), "cannot be written: {}", reason(errno));
   char process[32] = {};
-  if (::flock(fd_, LOCK_EX | LOCK_NB) == 0) {
+  int failed = ::flock(fd_, LOCK_EX | LOCK_NB);
+  for (int waits = 0; failed && errno == EWOULDBLOCK && waits < 200; ++waits) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    failed = ::flock(fd_, LOCK_EX | LOCK_NB);
+  }
+  if (!failed) {
     held_ = true;
     // For the message below; without it the lock holds as well.
     const auto end = fmt::format_to_n(process, sizeof process, "{}", ::getpid()).out;

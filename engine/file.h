@@ -65,7 +65,8 @@ class Appender : public Writer {
 };
 
 /// Holds a file's lock until destruction, or until the process ends in whatever way (flock). Throws Error naming the
-/// process that holds it already. Where the file system has no locks, held() is false and nothing is locked.
+/// process that holds it already and goes on to, for two seconds: one that was killed while it started another (gnuplot)
+/// leaves the lock to that one for an instant. Where the file system has no locks, held() is false and nothing is locked.
 class FileLock {
  public:
   explicit FileLock(const Path& path);

@@ -18,7 +18,25 @@ void Profiler::add(const char* name, Time start, Time end, double bytes, double 
   row.seconds += std::chrono::duration<double>(end - start).count();
   row.bytes += bytes;
   row.flops += flops;
-  events_.push_back({name, start, end});
+  events_.push_back({name, start, end, 0});
+}
+
+void Profiler::take(Profiler& other) {
+  if (other.rows_.empty()) return;
+  const int thread = threads_.try_emplace(&other, static_cast<int>(threads_.size()) + 1).first->second;
+  for (const auto& [name, from] : other.rows_) {
+    Row& row = rows_[name];
+    row.name = name;
+    row.calls += from.calls;
+    row.seconds += from.seconds;
+    row.bytes += from.bytes;
+    row.flops += from.flops;
+  }
+  for (Event e : other.events_) {
+    e.thread = thread;
+    events_.push_back(e);
+  }
+  other.clear();
 }
 
 std::vector<Profiler::Row> Profiler::rows() const {
@@ -48,8 +66,9 @@ std::string Profiler::chrome_trace() const {
   auto microseconds = [](auto d) { return std::chrono::duration<double, std::micro>(d).count(); };
   for (size_t i = 0; i < events_.size(); ++i) {
     const Event& e = events_[i];
-    text += fmt::format("{}{{\"name\":\"{}\",\"ph\":\"X\",\"pid\":0,\"tid\":0,\"ts\":{:.3f},\"dur\":{:.3f}}}",
-                        i ? ",\n" : "\n", e.name, microseconds(e.start - origin), microseconds(e.end - e.start));
+    text +=
+        fmt::format("{}{{\"name\":\"{}\",\"ph\":\"X\",\"pid\":0,\"tid\":{},\"ts\":{:.3f},\"dur\":{:.3f}}}",
+                    i ? ",\n" : "\n", e.name, e.thread, microseconds(e.start - origin), microseconds(e.end - e.start));
   }
   return text + "\n]}\n";
 }

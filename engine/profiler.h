@@ -41,6 +41,8 @@ class Profiler {
   bool on() const { return on_; }
   void set_on(bool on) { on_ = on; }
   void clear();
+  /// Adds what another profiler has recorded, as a thread of its own, and clears that.
+  void take(Profiler& other);
 
   struct Row {
     std::string name;
@@ -60,10 +62,12 @@ class Profiler {
   struct Event {
     const char* name;
     Time start, end;
+    int thread;
   };
   bool on_ = false;
   std::map<std::string, Row> rows_;
   std::vector<Event> events_;
+  std::map<const Profiler*, int> threads_;  // the others that were taken: 1, 2, …
 };
 
 }  // namespace lightcone

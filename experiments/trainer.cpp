@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "autograd/optim/clip.h"
+#include "experiments/batch_gradient.h"
 #include "experiments/interrupt.h"
 #include "experiments/metrics_file.h"
 #include "experiments/progress.h"
@@ -101,6 +102,7 @@ void TrainingHistory::add(int64_t steps_done, double step_loss, double learning_
 
 Trainer::Trainer(Context& ctx, Trainable& task, const ExperimentConfig& config, const RunFolder& folder, Log& log)
     : ctx_(ctx),
+      workers_(ctx),
       task_(task),
       config_(config),
       folder_(folder),
@@ -148,17 +150,13 @@ std::string Trainer::kept() const {
 Trainer::Step Trainer::take_step(int64_t step) {
   Step s;
   s.lr = optimizer_.lr(0);
-  {
-    Tape tape(ctx_);
-    const Trainable::Loss loss = task_.next_loss(tape);
-    s.loss = loss.value.value().item();
-    s.items = loss.items;
-    if (!std::isfinite(s.loss))
-      fail("training",
-           "the loss of step {} is {}; {}. Try a smaller learning rate, gradient clipping or use_float64=true",
-           first_step_ + step, s.loss, kept());
-    tape.backward(loss.value);
-  }
+  const Trainable::Batch batch = task_.next_batch();
+  s.items = batch.items;
+  s.loss = batch_gradient(workers_, batch.parts, [&](Tape& tape, int64_t part) { return task_.loss(tape, part); });
+  if (!std::isfinite(s.loss))
+    fail("training",
+         "the loss of step {} is {}; {}. Try a smaller learning rate, gradient clipping or use_float64=true",
+         first_step_ + step, s.loss, kept());
   s.norms = update(ctx_, task_.model(), optimizer_, ema(), training_, step);
   if (!s.norms.skipped) scheduler_->after_update();
   steps_done_ = first_step_ + step + 1;

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "autograd/module.h"
+#include "engine/workers.h"
 #include "experiments/checkpoint.h"
 #include "experiments/config.h"
 #include "experiments/run_folder.h"
@@ -17,15 +18,18 @@ class Trainable {
   virtual ~Trainable() = default;
   virtual Module& model() = 0;
   virtual int64_t batches_per_epoch() const = 0;
-  /// The next call of next_loss() gets the batch at this position.
+  /// The next call of next_batch() takes the batch at this position.
   virtual void seek(BatchPosition position) = 0;
-  /// Position of the batch that next_loss() gives next.
+  /// Position of the batch that next_batch() takes next.
   virtual BatchPosition position() const = 0;
-  struct Loss {
-    Var value;
+  struct Batch {
+    int64_t parts;  ///< that can be worked on independently; a function of the batch alone
     int64_t items;
   };
-  virtual Loss next_loss(Tape& tape) = 0;
+  virtual Batch next_batch() = 0;
+  /// What one part of that batch contributes to its loss, the mean over all items: the batch's loss is the sum over the
+  /// parts. Called for several parts at the same time, each on a thread of its own.
+  virtual Var loss(Tape& tape, int64_t part) = 0;
   /// Loss of the model as it stands on the validation set.
   virtual double validation_loss() = 0;
 };
@@ -113,6 +117,7 @@ class Trainer {
   void set_loop_state(State state);
 
   Context& ctx_;
+  Workers workers_;
   Trainable& task_;
   const ExperimentConfig& config_;
   const RunFolder& folder_;

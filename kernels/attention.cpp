@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "engine/check.h"
-#include "engine/threads.h"
+#include "kernels/attention_plan.h"
 #include "kernels/attention_tile.h"
 #include "kernels/segment.h"
 
@@ -12,244 +12,202 @@ namespace lightcone::kernels {
 
 namespace cpu {
 namespace {
+using namespace tile;
+
 /// Keys of one tile: with its scores it stays in the first-level cache.
-constexpr int64_t key_block = 128;
-/// Multiply-adds of a chunk of work items: some 10 us.
-constexpr int64_t chunk_work = 1 << 18;
+constexpr int64_t key_block = 64;
 
-/// One head's features in all segments, one after the other: where they are gathered from and scattered to.
-template <class E>
-class Features {
- public:
-  using S = sum_type<E>;
-  /// The views that `view` names in each segment (or gradient); with the signs of `metric`, if given.
-  template <class Segment>
-  Features(std::span<const Segment> segments, HeadView Segment::*view, std::span<const AttentionSegment> metric = {}) {
-    for (size_t i = 0; i < segments.size(); ++i) {
-      const HeadView& v = segments[i].*view;
-      Tensor tensor = v.tensor;
-      views_.push_back({tensor.data<E>() + v.offset, v.row_stride, v.head_stride, v.part_stride, v.parts, v.channels,
-                        metric.empty() ? 0 : metric[i].negative_parts});
-      size_ += v.size();
+/// words[i] for i < n <= key_block: the random 32 bits of element first + i; draw.uniform() is their 2^-32. A register of
+/// Philox counters at a time; returns the place of the first one, as counters have four words.
+const uint32_t* draw_words(const Draw& draw, int64_t first, int64_t n, uint32_t (&words)[2 * key_block]) {
+  constexpr int counters = 16;
+  const auto start = static_cast<uint64_t>(first) >> 2;
+  for (int64_t done = 0; 4 * done < n + (first & 3); done += counters) {
+    uint32_t c0[counters], c1[counters], c2[counters], c3[counters];
+    for (int c = 0; c < counters; ++c) {
+      c0[c] = static_cast<uint32_t>(start + done + c);
+      c1[c] = static_cast<uint32_t>((start + done + c) >> 32);
+      c2[c] = static_cast<uint32_t>(draw.position);
+      c3[c] = static_cast<uint32_t>(draw.position >> 32);
+    }
+    uint32_t k0 = static_cast<uint32_t>(draw.key), k1 = static_cast<uint32_t>(draw.key >> 32);
+    for (int round = 0; round < philox_rounds; ++round, k0 += philox_key_step[0], k1 += philox_key_step[1]) {
+#pragma omp simd
+      for (int c = 0; c < counters; ++c) philox_round(c0[c], c1[c], c2[c], c3[c], k0, k1);
+    }
+    uint32_t* out = words + 4 * done;
+    for (int c = 0; c < counters; ++c) {
+      out[4 * c] = c0[c];
+      out[4 * c + 1] = c1[c];
+      out[4 * c + 2] = c2[c];
+      out[4 * c + 3] = c3[c];
     }
   }
-  int64_t size() const { return size_; }
+  return words + (first & 3);
+}
 
-  /// out[i] = features of row t + i for i < n, rows `stride` apart, zeros behind the features.
-  void load(int64_t t, int64_t n, int64_t head, int64_t stride, S scale, S* out) const {
-    for (int64_t i = 0; i < n; ++i, out += stride) {
-      for_each_part(t + i, head, [&](const E* x, int64_t feature, int64_t channels, S sign) {
-        for (int64_t c = 0; c < channels; ++c) out[feature + c] = sign * scale * S(x[c]);
-      });
-      std::fill(out + size_, out + stride, S(0));
-    }
-  }
-  void store(int64_t t, int64_t n, int64_t head, int64_t stride, S scale, const S* in) const {
-    for (int64_t i = 0; i < n; ++i, in += stride)
-      for_each_part(t + i, head, [&](E* x, int64_t feature, int64_t channels, S sign) {
-        for (int64_t c = 0; c < channels; ++c) x[c] = E(sign * scale * in[feature + c]);
-      });
-  }
-
- private:
-  struct View {
-    E* data;
-    int64_t row, head, part, parts, channels;
-    uint32_t negative;
-  };
-  template <class F>
-  void for_each_part(int64_t t, int64_t head, F&& f) const {
-    int64_t feature = 0;
-    for (const View& v : views_)
-      for (int64_t p = 0; p < v.parts; ++p, feature += v.channels) {
-        E* x = v.data + t * v.row + head * v.head + p * v.part;
-        // The next head's turn comes soon; its cache lines are a row apart, which no hardware foresees.
-        for (int64_t c = 0; c < v.channels; c += 64 / sizeof(E)) __builtin_prefetch(x + v.head + c);
-        f(x, feature, v.channels, v.negative >> p & 1 ? S(-1) : S(1));
-      }
-  }
-  std::vector<View> views_;
-  int64_t size_ = 0;
-};
-
-/// Some queries of one head of one jet against all keys of the jet. Where several items share a head of keys (several
-/// query heads, or a long jet cut into pieces), each sums dk and dv for itself, from row `partial` on; else that is -1.
-struct Item {
-  int64_t jet, head, first, last, partial;
-};
-
-/// All work, cut by the jets alone; chunks of items are what threads take.
-struct Plan {
-  const int32_t *q_ptr, *k_ptr;
-  int64_t jets, heads, group;  ///< group: query heads per head of keys
-  std::vector<Item> items;
-  std::vector<int64_t> chunks{0};  ///< first items; the last entry is the number of items
-  int64_t longest = 0, partial_rows = 0;
-  double pairs = 0;
-
-  int64_t queries(int64_t b) const { return q_ptr[b + 1] - q_ptr[b]; }
-  int64_t keys(int64_t b) const { return k_ptr[b + 1] - k_ptr[b]; }
-  /// Queries of one item: at most 8 items, a multiple of any number of lanes.
-  int64_t piece(int64_t b) const { return std::max<int64_t>(512, (queries(b) + 127) / 128 * 16); }
-  int64_t pieces(int64_t b) const { return std::max<int64_t>(1, (queries(b) + piece(b) - 1) / piece(b)); }
-  bool shared(int64_t b) const { return group > 1 || pieces(b) > 1; }
-
-  Plan(const Tensor& q, const Tensor& k, int64_t heads, int64_t group, int64_t size)
-      : q_ptr(q.data<int32_t>()), k_ptr(k.data<int32_t>()), jets(q.dim(0) - 1), heads(heads), group(group) {
-    int64_t work = 0;
-    for (int64_t b = 0; b < jets; ++b) {
-      longest = std::max(longest, keys(b));
-      pairs += double(queries(b)) * keys(b) * heads;
-      for (int64_t h = 0; h < heads; ++h)
-        for (int64_t i = 0; i < pieces(b); ++i) {
-          const int64_t first = q_ptr[b] + i * piece(b), last = std::min<int64_t>(first + piece(b), q_ptr[b + 1]);
-          items.push_back({b, h, first, last, shared(b) ? partial_rows : -1});
-          if (shared(b)) partial_rows += keys(b);
-          work += (last - first + 16) * (keys(b) + 16) * size;
-          if (work < chunk_work) continue;
-          chunks.push_back(items.size());
-          work = 0;
-        }
-    }
-    if (chunks.back() != static_cast<int64_t>(items.size())) chunks.push_back(items.size());
-  }
-  /// f(items of a chunk)
-  template <class F>
-  void for_each_chunk(Context& ctx, F&& f) const {
-    parallel_chunks(ctx, chunks.size() - 1, 1, [&](int64_t c, int64_t, int64_t) {
-      f(std::span(items).subspan(chunks[c], chunks[c + 1] - chunks[c]));
-    });
-  }
-};
-
-/// Factors of a tile's probabilities under dropout: 0 or 1 / (1 - probability), [n][lanes].
+/// Factors of a tile's probabilities under dropout: 0 or 1 / (1 - probability), [n][lanes], n <= key_block.
 template <class S>
 void draw_factors(const AttentionDropout& dropout, const Plan& plan, const Item& item, int64_t t, int64_t j, int64_t n,
                   S* factors) {
-  const int64_t all_keys = plan.k_ptr[plan.jets], queries = std::min(tile::lanes<S>, item.last - t);
+  constexpr int64_t W = lanes<S>;
+  const int64_t all_keys = plan.k_ptr[plan.jets], queries = std::min(W, item.last - t);
   const S kept = S(1 / (1 - dropout.probability));
-  std::fill_n(factors, n * tile::lanes<S>, S(0));
+  // word 2^-32 >= probability, in whole numbers: word > the largest one that is dropped.
+  const auto dropped = static_cast<uint32_t>(std::ceil(dropout.probability * 0x1p32) - 1);
+  // One query's numbers are those of consecutive elements; 16 keys at a time then turn from rows into columns.
+  alignas(64) S panel[key_block * W] = {};
   for (int64_t l = 0; l < queries; ++l) {
-    const int64_t base = ((t + l) * plan.heads + item.head) * all_keys + plan.k_ptr[item.jet] + j;
-    for (int64_t i = 0; i < n; ++i)
-      factors[i * tile::lanes<S> + l] = dropout.draw.uniform(base + i) >= dropout.probability ? kept : S(0);
+    const int64_t first = ((t + l) * plan.heads + item.head) * all_keys + plan.k_ptr[item.jet] + j;
+    S row[key_block] = {};
+    if (dropout.draw.recorded) {
+      for (int64_t i = 0; i < n; ++i) row[i] = dropout.draw.uniform(first + i) >= dropout.probability ? kept : S(0);
+    } else {
+      uint32_t words[2 * key_block];
+      const uint32_t* word = draw_words(dropout.draw, first, n, words);
+      for (int64_t i = 0; i < n; ++i) row[i] = word[i] > dropped ? kept : S(0);
+    }
+    for (int64_t i = 0; i < key_block; i += 16) std::copy_n(row + i, 16, panel + (i / 16 * W + l) * 16);
   }
+  to_columns<16>(key_block / 16, panel, panel);
+  std::copy_n(panel, n * W, factors);
 }
 
-template <class E, class S = sum_type<E>>
+/// Up to a tile's width of queries, the rest of the lanes filled with zeros.
+template <class E, int B, class S = sum_type<E>>
+void load_queries(const Features<E, B>& features, int64_t t, int64_t n, int64_t head, S scale, S* panel) {
+  features.load(t, n, head, scale, lanes<S>, panel);
+  for (int64_t block = 0; n < lanes<S> && block < features.blocks(); ++block)
+    std::fill_n(panel + (block * lanes<S> + n) * B, (lanes<S> - n) * B, S(0));
+}
+
+template <class E, int B, class S = sum_type<E>>
 void attention(Context& ctx, const Plan& plan, std::span<const AttentionSegment> segments, S scale,
                const AttentionDropout& dropout, S* lse) {
-  using namespace tile;
   constexpr int64_t W = lanes<S>;
-  const Features<E> q(segments, &AttentionSegment::q), k(segments, &AttentionSegment::k, segments),
+  const Features<E, B> q(segments, &AttentionSegment::q), k(segments, &AttentionSegment::k, segments),
       v(segments, &AttentionSegment::v), y(segments, &AttentionSegment::y);
-  const int64_t D = q.size(), Dv = v.size();
+  const int64_t D = q.padded(), Dv = v.padded();
   plan.for_each_chunk(ctx, [&](std::span<const Item> items) {
-    auto keys = ctx.scratch<S>(plan.longest * D), values = ctx.scratch<S>(plan.longest * Dv);
-    auto rows = ctx.scratch<S>(W * std::max(D, Dv)), qt = ctx.scratch<S>(D * W), yt = ctx.scratch<S>(Dv * W);
+    Arena<S> arena(ctx, plan.longest * D, plan.longest * Dv, W * std::max(D, Dv), W * D, W * Dv);
+    S *keys = arena.take(plan.longest * D), *values = arena.take(plan.longest * Dv);
+    S *panel = arena.take(W * std::max(D, Dv)), *qt = arena.take(W * D), *yt = arena.take(W * Dv);
     alignas(64) S s[key_block * W], factors[key_block * W];
     const Item* loaded = nullptr;
     for (const Item& item : items) {
       const int64_t all_keys = plan.keys(item.jet), kv_head = item.head / plan.group;
       if (!loaded || loaded->jet != item.jet || loaded->head / plan.group != kv_head) {
-        k.load(plan.k_ptr[item.jet], all_keys, kv_head, D, 1, keys.data());
-        v.load(plan.k_ptr[item.jet], all_keys, kv_head, Dv, 1, values.data());
+        k.load(plan.k_ptr[item.jet], all_keys, kv_head, 1, all_keys, keys);
+        v.load(plan.k_ptr[item.jet], all_keys, kv_head, 1, all_keys, values);
         loaded = &item;
       }
       for (int64_t t = item.first; t < item.last; t += W) {
         const int64_t queries = std::min(W, item.last - t);
-        q.load(t, queries, item.head, D, scale, rows.data());
-        to_lanes(queries, D, D, rows.data(), qt.data());
-        std::fill_n(yt.data(), Dv * W, S(0));
+        load_queries(q, t, queries, item.head, scale * S(M_LOG2E), panel);
+        to_columns<B>(q.blocks(), panel, qt);
+        std::fill_n(yt, Dv * W, S(0));
         RunningSoftmax<S> softmax;
         for (int64_t j = 0; j < all_keys; j += key_block) {
           const int64_t n = std::min(key_block, all_keys - j);
-          dot(n, D, qt.data(), &keys[j * D], s);
-          softmax.add(n, s, Dv, yt.data());
+          Vector<S> top = splat(-S(INFINITY));
+          dot<B>(n, q.blocks(), all_keys, qt, keys + j * B, [&](int64_t i, Vector<S> x) {
+            vectors(s)[i] = x;
+            top = x > top ? x : top;
+          });
+          softmax.add(n, top, s, Dv, yt);
           if (dropout.probability > 0) {
             draw_factors(dropout, plan, item, t, j, n, factors);
             for (int64_t i = 0; i < n; ++i) vectors(s)[i] *= vectors(factors)[i];
           }
-          weigh(n, Dv, s, &values[j * Dv], yt.data());
+          weigh<B>(n, v.blocks(), all_keys, s, values + j * B, yt);
         }
-        softmax.finish(Dv, yt.data());
-        to_rows(queries, Dv, Dv, yt.data(), rows.data());
-        y.store(t, queries, item.head, Dv, 1, rows.data());
-        for (int64_t l = 0; l < queries; ++l) lse[(t + l) * plan.heads + item.head] = softmax.lse(l);
+        softmax.finish(Dv, yt);
+        to_panel<B>(v.blocks(), yt, panel);
+        y.store(t, queries, item.head, 1, W, panel);
+        const Vector<S> log_sum = softmax.lse();
+        for (int64_t l = 0; l < queries; ++l) lse[(t + l) * plan.heads + item.head] = log_sum[l];
       }
     }
   });
 }
 
-template <class E, class S = sum_type<E>>
+template <class E, int B, class S = sum_type<E>>
 void attention_backward(Context& ctx, const Plan& plan, std::span<const AttentionSegment> segments,
                         std::span<const AttentionGradient> gradients, S scale, const AttentionDropout& dropout,
                         const S* lse) {
-  using namespace tile;
-  constexpr int64_t W = lanes<S>;
-  const Features<E> q(segments, &AttentionSegment::q), k(segments, &AttentionSegment::k, segments),
+  constexpr int64_t W = lanes<S>, G = group<B, S>;
+  const Features<E, B> q(segments, &AttentionSegment::q), k(segments, &AttentionSegment::k, segments),
       v(segments, &AttentionSegment::v), y(segments, &AttentionSegment::y);
-  const Features<E> dy(gradients, &AttentionGradient::dy), dq(gradients, &AttentionGradient::dq),
+  const Features<E, B> dy(gradients, &AttentionGradient::dy), dq(gradients, &AttentionGradient::dq),
       dk(gradients, &AttentionGradient::dk, segments), dv(gradients, &AttentionGradient::dv);
-  const int64_t D = q.size(), Dv = v.size(), P = padded<S>(D), Pv = padded<S>(Dv);
-  auto partial_dk = ctx.scratch<S>(plan.partial_rows * P), partial_dv = ctx.scratch<S>(plan.partial_rows * Pv);
+  const int64_t D = q.padded(), Dv = v.padded();
+  Arena<S> partial(ctx, plan.partial_rows * D * G, plan.partial_rows * Dv * G);
+  S *partial_dk = partial.take(plan.partial_rows * D * G), *partial_dv = partial.take(plan.partial_rows * Dv * G);
+  // s is in units of log 2, so ds q is too large by log2 e.
+  auto store_sums = [&](const Item& item, S* sum_dk, S* sum_dv) {
+    const int64_t first = plan.k_ptr[item.jet], n = plan.keys(item.jet), kv_head = item.head / plan.group;
+    add_groups<B>(n * k.blocks(), sum_dk);
+    add_groups<B>(n * v.blocks(), sum_dv);
+    dk.store(first, n, kv_head, S(M_LN2), n, sum_dk);
+    dv.store(first, n, kv_head, 1, n, sum_dv);
+  };
   plan.for_each_chunk(ctx, [&](std::span<const Item> items) {
-    auto keys = ctx.scratch<S>(plan.longest * D), values = ctx.scratch<S>(plan.longest * Dv);
-    auto own_dk = ctx.scratch<S>(plan.longest * P), own_dv = ctx.scratch<S>(plan.longest * Pv);
-    auto q_rows = ctx.scratch<S>(W * P), dy_rows = ctx.scratch<S>(W * Pv), y_rows = ctx.scratch<S>(W * Dv);
-    auto qt = ctx.scratch<S>(D * W), dyt = ctx.scratch<S>(Dv * W), dqt = ctx.scratch<S>(D * W);
-    alignas(64) S p[key_block * W], ds[key_block * W], factors[key_block * W], shift[W], delta[W];
+    const int64_t K = plan.longest;
+    Arena<S> arena(ctx, K * D, K * Dv, K * D * G, K * Dv * G, W * D, W * Dv, W * D, W * Dv, W * Dv, W * D);
+    S *keys = arena.take(K * D), *values = arena.take(K * Dv);
+    S *own_dk = arena.take(K * D * G), *own_dv = arena.take(K * Dv * G);
+    S *q_panel = arena.take(W * D), *dy_panel = arena.take(W * Dv);
+    S *qt = arena.take(W * D), *dyt = arena.take(W * Dv), *yt = arena.take(W * Dv), *dqt = arena.take(W * D);
+    alignas(64) S p[key_block * W], ds[key_block * W], factors[key_block * W];
     const Item* loaded = nullptr;
     for (const Item& item : items) {
       const int64_t first_key = plan.k_ptr[item.jet], all_keys = plan.keys(item.jet), kv_head = item.head / plan.group;
       if (!loaded || loaded->jet != item.jet || loaded->head / plan.group != kv_head) {
-        k.load(first_key, all_keys, kv_head, D, 1, keys.data());
-        v.load(first_key, all_keys, kv_head, Dv, 1, values.data());
+        k.load(first_key, all_keys, kv_head, 1, all_keys, keys);
+        v.load(first_key, all_keys, kv_head, 1, all_keys, values);
         loaded = &item;
       }
-      S* sum_dk = item.partial < 0 ? own_dk.data() : &partial_dk[item.partial * P];
-      S* sum_dv = item.partial < 0 ? own_dv.data() : &partial_dv[item.partial * Pv];
-      std::fill_n(sum_dk, all_keys * P, S(0));
-      std::fill_n(sum_dv, all_keys * Pv, S(0));
+      S* sum_dk = item.partial < 0 ? own_dk : &partial_dk[item.partial * D * G];
+      S* sum_dv = item.partial < 0 ? own_dv : &partial_dv[item.partial * Dv * G];
+      std::fill_n(sum_dk, all_keys * D * G, S(0));
+      std::fill_n(sum_dv, all_keys * Dv * G, S(0));
       for (int64_t t = item.first; t < item.last; t += W) {
         const int64_t queries = std::min(W, item.last - t);
-        q.load(t, queries, item.head, P, scale, q_rows.data());
-        dy.load(t, queries, item.head, Pv, 1, dy_rows.data());
-        y.load(t, queries, item.head, Dv, 1, y_rows.data());
-        std::fill_n(&q_rows[queries * P], (W - queries) * P, S(0));
-        std::fill_n(&dy_rows[queries * Pv], (W - queries) * Pv, S(0));
-        to_lanes(W, D, P, q_rows.data(), qt.data());
-        to_lanes(W, Dv, Pv, dy_rows.data(), dyt.data());
-        for (int64_t l = 0; l < W; ++l) {
-          shift[l] = l < queries ? lse[(t + l) * plan.heads + item.head] : S(0);
-          delta[l] = 0;
-          for (int64_t d = 0; l < queries && d < Dv; ++d) delta[l] += dy_rows[l * Pv + d] * y_rows[l * Dv + d];
-        }
-        std::fill_n(dqt.data(), D * W, S(0));
+        load_queries(dy, t, queries, item.head, S(1), dy_panel);
+        to_columns<B>(v.blocks(), dy_panel, dyt);
+        Vector<S> delta = {};
+        load_queries(y, t, queries, item.head, S(1), yt);
+        to_columns<B>(v.blocks(), yt, yt);
+        for (int64_t d = 0; d < Dv; ++d) delta += vectors(yt)[d] * vectors(dyt)[d];
+        load_queries(q, t, queries, item.head, scale * S(M_LOG2E), q_panel);
+        to_columns<B>(q.blocks(), q_panel, qt);
+        to_groups<B>(q.blocks(), q_panel);
+        to_groups<B>(v.blocks(), dy_panel);
+        Vector<S> shift = {};
+        for (int64_t l = 0; l < queries; ++l) shift[l] = S(M_LOG2E) * lse[(t + l) * plan.heads + item.head];
+        std::fill_n(dqt, D * W, S(0));
         for (int64_t j = 0; j < all_keys; j += key_block) {
           const int64_t n = std::min(key_block, all_keys - j);
-          dot(n, D, qt.data(), &keys[j * D], p);
-          exponentiate(n, shift, p);
-          dot(n, Dv, dyt.data(), &values[j * Dv], ds);
+          dot<B>(n, q.blocks(), all_keys, qt, keys + j * B,
+                 [&](int64_t i, Vector<S> s) { vectors(p)[i] = vector_math::exp2<S>(s - shift); });
           if (dropout.probability > 0) {
             draw_factors(dropout, plan, item, t, j, n, factors);
-            for (int64_t i = 0; i < n; ++i) {
-              vectors(ds)[i] = vectors(p)[i] * (vectors(factors)[i] * vectors(ds)[i] - *vectors(delta));
+            dot<B>(n, v.blocks(), all_keys, dyt, values + j * B, [&](int64_t i, Vector<S> x) {
+              vectors(ds)[i] = vectors(p)[i] * (vectors(factors)[i] * x - delta);
               vectors(p)[i] *= vectors(factors)[i];
-            }
+            });
           } else {
-            for (int64_t i = 0; i < n; ++i) vectors(ds)[i] = vectors(p)[i] * (vectors(ds)[i] - *vectors(delta));
+            dot<B>(n, v.blocks(), all_keys, dyt, values + j * B,
+                   [&](int64_t i, Vector<S> x) { vectors(ds)[i] = vectors(p)[i] * (x - delta); });
           }
-          spread(n, Pv, p, dy_rows.data(), sum_dv + j * Pv);
-          weigh(n, D, ds, &keys[j * D], dqt.data());
-          spread(n, P, ds, q_rows.data(), sum_dk + j * P);
+          spread<B>(n, v.blocks(), all_keys, p, dy_panel, sum_dv + j * B * G);
+          weigh<B>(n, q.blocks(), all_keys, ds, keys + j * B, dqt);
+          spread<B>(n, q.blocks(), all_keys, ds, q_panel, sum_dk + j * B * G);
         }
-        to_rows(queries, D, P, dqt.data(), q_rows.data());
-        dq.store(t, queries, item.head, P, scale, q_rows.data());
+        to_panel<B>(q.blocks(), dqt, q_panel);
+        dq.store(t, queries, item.head, scale, W, q_panel);
       }
-      if (item.partial >= 0) continue;
-      dk.store(first_key, all_keys, kv_head, P, 1, sum_dk);
-      dv.store(first_key, all_keys, kv_head, Pv, 1, sum_dv);
+      if (item.partial < 0) store_sums(item, sum_dk, sum_dv);
     }
   });
   // The parts of a shared head of keys stand one after the other: first query head first.
@@ -258,16 +216,26 @@ void attention_backward(Context& ctx, const Plan& plan, std::span<const Attentio
     if (i.partial >= 0 && i.head % plan.group == 0 && i.first == plan.q_ptr[i.jet]) shared.push_back(i);
   parallel_chunks(ctx, shared.size(), 1, [&](int64_t i, int64_t, int64_t) {
     const Item& item = shared[i];
-    const int64_t n = plan.keys(item.jet), kv_head = item.head / plan.group;
     auto add_up = [&](int64_t size, S* sum) {
       for (int64_t part = 1; part < plan.group * plan.pieces(item.jet); ++part)
-        for (int64_t e = 0; e < n * size; ++e) sum[e] += sum[part * n * size + e];
+        for (int64_t e = 0; e < size; ++e) sum[e] += sum[part * size + e];
+      return sum;
     };
-    add_up(P, &partial_dk[item.partial * P]);
-    add_up(Pv, &partial_dv[item.partial * Pv]);
-    dk.store(plan.k_ptr[item.jet], n, kv_head, P, 1, &partial_dk[item.partial * P]);
-    dv.store(plan.k_ptr[item.jet], n, kv_head, Pv, 1, &partial_dv[item.partial * Pv]);
+    const int64_t n = plan.keys(item.jet);
+    store_sums(item, add_up(n * D * G, &partial_dk[item.partial * D * G]),
+               add_up(n * Dv * G, &partial_dv[item.partial * Dv * G]));
   });
+}
+
+/// f(E, B) with features in blocks of B: as few as hold a whole head, or several of 16.
+template <class F>
+void dispatch_blocks(int64_t largest, F&& f) {
+  if (largest <= 4)
+    f(std::integral_constant<int, 4>());
+  else if (largest <= 8)
+    f(std::integral_constant<int, 8>());
+  else
+    f(std::integral_constant<int, 16>());
 }
 }  // namespace
 }  // namespace cpu
@@ -291,10 +259,22 @@ struct Sizes {
   int64_t q_rows, k_rows, heads, kv_heads, q_size = 0, v_size = 0;
 };
 
+/// "q of segment 0" and so on, written out: these checks run for every call, which can be short.
+enum class View { q, k, v, y, dy, dq, dk, dv };
+const char* name_of(View view, size_t segment) {
+#define LIGHTCONE_VIEW(name) \
+  { #name " of segment 0", #name " of segment 1", #name " of segment 2", #name " of segment 3" }
+  static constexpr const char* names[][4] = {LIGHTCONE_VIEW(q),  LIGHTCONE_VIEW(k),  LIGHTCONE_VIEW(v),
+                                             LIGHTCONE_VIEW(y),  LIGHTCONE_VIEW(dy), LIGHTCONE_VIEW(dq),
+                                             LIGHTCONE_VIEW(dk), LIGHTCONE_VIEW(dv)};
+#undef LIGHTCONE_VIEW
+  return names[static_cast<int>(view)][segment];
+}
+
 /// Demands that a view has these rows and heads, the size of `like`, its dtype, and lies inside of its tensor.
-void check_view(const char* operation, size_t segment, const char* name, const HeadView& v, int64_t rows, int64_t heads,
+void check_view(const char* operation, size_t segment, View name, const HeadView& v, int64_t rows, int64_t heads,
                 const HeadView& like) {
-  const std::string argument = fmt::format("{} of segment {}", name, segment);
+  const char* argument = name_of(name, segment);
   check(operation, argument, v.tensor).dtype(like.tensor.dtype());
   if (v.rows != rows) fail(operation, "{} has {} rows, expected {} as in its ptr", argument, v.rows, rows);
   if (v.heads != heads) fail(operation, "{} has {} heads, expected {}", argument, v.heads, heads);
@@ -323,12 +303,12 @@ Sizes check_segments(const char* operation, std::span<const AttentionSegment> se
     fail(operation, "{} heads of queries and {} of keys, expected a multiple", q.heads, k.heads);
   for (size_t i = 0; i < segments.size(); ++i) {
     const AttentionSegment& s = segments[i];
-    check(operation, fmt::format("q of segment {}", i), s.q.tensor).dtype(q.tensor.dtype());
-    check(operation, fmt::format("v of segment {}", i), s.v.tensor).dtype(q.tensor.dtype());
-    check_view(operation, i, "q", s.q, q.rows, q.heads, s.q);
-    check_view(operation, i, "k", s.k, k.rows, k.heads, s.q);
-    check_view(operation, i, "v", s.v, k.rows, k.heads, s.v);
-    check_view(operation, i, "y", s.y, q.rows, q.heads, s.v);
+    check(operation, name_of(View::q, i), s.q.tensor).dtype(q.tensor.dtype());
+    check(operation, name_of(View::v, i), s.v.tensor).dtype(q.tensor.dtype());
+    check_view(operation, i, View::q, s.q, q.rows, q.heads, s.q);
+    check_view(operation, i, View::k, s.k, k.rows, k.heads, s.q);
+    check_view(operation, i, View::v, s.v, k.rows, k.heads, s.v);
+    check_view(operation, i, View::y, s.y, q.rows, q.heads, s.v);
     if (s.q.parts < 32 && s.negative_parts >> s.q.parts)
       fail(operation, "negative_parts {:#b} of segment {} names more than its {} parts", s.negative_parts, i,
            s.q.parts);
@@ -356,7 +336,9 @@ void attention(Context& ctx, std::span<const AttentionSegment> segments, const T
   dispatch_compute("attention", dtype, [&](auto type) {
     using E = typename decltype(type)::type;
     using S = sum_type<E>;
-    cpu::attention<E>(ctx, plan, segments, static_cast<S>(scale), dropout, lse.data<S>());
+    cpu::dispatch_blocks(std::max(n.q_size, n.v_size), [&](auto B) {
+      cpu::attention<E, B>(ctx, plan, segments, static_cast<S>(scale), dropout, lse.data<S>());
+    });
   });
 }
 
@@ -370,10 +352,10 @@ void attention_backward(Context& ctx, std::span<const AttentionSegment> segments
   if (gradients.size() != segments.size())
     fail(name, "{} segments of gradients, expected {}", gradients.size(), segments.size());
   for (size_t i = 0; i < segments.size(); ++i) {
-    check_view(name, i, "dy", gradients[i].dy, n.q_rows, n.heads, segments[i].y);
-    check_view(name, i, "dq", gradients[i].dq, n.q_rows, n.heads, segments[i].q);
-    check_view(name, i, "dk", gradients[i].dk, n.k_rows, n.kv_heads, segments[i].k);
-    check_view(name, i, "dv", gradients[i].dv, n.k_rows, n.kv_heads, segments[i].v);
+    check_view(name, i, View::dy, gradients[i].dy, n.q_rows, n.heads, segments[i].y);
+    check_view(name, i, View::dq, gradients[i].dq, n.q_rows, n.heads, segments[i].q);
+    check_view(name, i, View::dk, gradients[i].dk, n.k_rows, n.kv_heads, segments[i].k);
+    check_view(name, i, View::dv, gradients[i].dv, n.k_rows, n.kv_heads, segments[i].v);
   }
   const cpu::Plan plan(q_ptr, k_ptr, n.heads, n.heads / n.kv_heads, 3 * n.q_size + 2 * n.v_size);
   const double bytes = 2. * size_of(dtype) * (n.q_rows * n.heads + n.k_rows * n.kv_heads) * (n.q_size + n.v_size);
@@ -381,7 +363,9 @@ void attention_backward(Context& ctx, std::span<const AttentionSegment> segments
   dispatch_compute(name, dtype, [&](auto type) {
     using E = typename decltype(type)::type;
     using S = sum_type<E>;
-    cpu::attention_backward<E>(ctx, plan, segments, gradients, static_cast<S>(scale), dropout, lse.data<S>());
+    cpu::dispatch_blocks(std::max(n.q_size, n.v_size), [&](auto B) {
+      cpu::attention_backward<E, B>(ctx, plan, segments, gradients, static_cast<S>(scale), dropout, lse.data<S>());
+    });
   });
 }
 

@@ -1,39 +1,45 @@
 #pragma once
 #include "engine/context.h"
 
-/// Matrix products on the calling thread: the inner step of matmul.h, cut there into chunks for the threads. f32 and
-/// bf16 by oneDNN (bf16 operands with f32 sums; on CPUs without bf16 instructions they are widened first), f64 by a
-/// blocked loop of our own. Matrices are contiguous, row-major.
+/// Matrix products on the calling thread: the inner step of matmul.h, which cuts them into chunks for the threads.
+/// Matrices are contiguous and row-major. P is the type in which factors are multiplied: f64 and f32 are multiplied and
+/// summed as they are; for bf16, factors that are not bf16 are rounded to it, and sums are f32 (by AMX tiles where the
+/// CPU has them). Every element of a result is one sum in the order of the inner index, whatever else is computed
+/// with it: its bits do not depend on the number of rows or columns, nor on how the work is cut.
 namespace lightcone::kernels::gemm {
 
-/// c[rows, n] = a[rows, k] b for one b and many a. Row r of c depends on row r of a and on b alone: its bits are the
-/// same at any place among any number of rows. oneDNN takes other kernels for few or odd numbers of rows, so rows go to
-/// it in whole panels (f32: 16 or 48, bf16: 64), the last one padded.
-template <class T>
-class RowProduct {
+/// The right factor b [k, n] of many products, in the order in which tiles read it.
+template <class P>
+class Panels {
  public:
-  using Sum = sum_type<T>;
-  /// b is [n, k] if `transposed`, else [k, n]. It is read until the product is destroyed.
-  RowProduct(Context& ctx, int64_t n, int64_t k, const T* b, bool transposed);
-  RowProduct(const RowProduct&) = delete;
-  RowProduct& operator=(const RowProduct&) = delete;
-  ~RowProduct();
-
-  /// Several threads may call it at once.
-  void operator()(int64_t rows, const T* a, Sum* c) const;
+  /// b(p, j) = b[p * n + j], or b[j * k + p] if `transposed`. In is P, or f32 for bf16.
+  template <class In>
+  Panels(Context& ctx, int64_t n, int64_t k, const In* b, bool transposed);
+  int64_t n() const { return n_; }
+  int64_t k() const { return k_; }
+  const Tensor& storage() const { return storage_; }
 
  private:
-  struct Parts;
   int64_t n_, k_;
-  std::unique_ptr<Parts> parts_;  // null if b is empty
+  Tensor storage_;
 };
 
-/// token_product() takes up to this many tokens at once.
+/// c[i, j] = sum over p of a[i, p] b(p, j), plus bias[j] unless null, for i < rows and `first` <= j < `last`; c has rows
+/// of b.n() elements. `first` is a multiple of 32. Several threads may call it at once.
+template <class P, class In>
+void multiply(Context& ctx, int64_t rows, const In* a, const Panels<P>& b, int64_t first, int64_t last,
+              const sum_type<P>* bias, sum_type<P>* c);
+
+/// Rows that multiply() best takes at once: whole tiles, few enough for the result to stay in the second-level cache.
+template <class P>
+inline constexpr int64_t row_chunk = std::is_same_v<P, bf16> ? 128 : 112;
+
+/// multiply_tokens() is fastest with this many tokens at once.
 inline constexpr int64_t token_block = 256;
 
 /// c[n, k] = a[tokens, n]^T b[tokens, k], or added to c.
-template <class T>
-void token_product(Context& ctx, int64_t tokens, int64_t n, int64_t k, const T* a, const T* b, sum_type<T>* c,
-                   bool accumulate);
+template <class P, class In>
+void multiply_tokens(Context& ctx, int64_t tokens, int64_t n, int64_t k, const In* a, const In* b, sum_type<P>* c,
+                     bool accumulate);
 
 }  // namespace lightcone::kernels::gemm

@@ -1,164 +1,141 @@
 #include "kernels/matmul.h"
 
 #include <algorithm>
-#include <optional>
 
-#include "engine/check.h"
-#include "engine/threads.h"
 #include "kernels/elementwise_math.h"
-#include "kernels/gemm.h"
+#include "kernels/linear_parts.h"
 
 namespace lightcone::kernels {
 
-namespace cpu {
-// Rows of a product per chunk: enough for oneDNN to run at speed, few enough for the result to stay in L2 for the
-// epilogue.
-constexpr int64_t row_chunk = 144;
+Weights::Weights(Tensor w, DType products, Context* home) : w_(std::move(w)), products_(products), home_(home) {}
 
+namespace cpu {
 enum class Epilogue { none, gelu, residual };
 
-template <class In, class Out>
-void linear(Context& ctx, int64_t T, int64_t N, int64_t K, const In* x, const In* w, const Out* b, Epilogue epilogue,
-            const Out* residual, Out* pre, Out* y) {
+// f(first row, last row, first column, last column) over the result [T, N] of a product: chunks of rows, and of columns
+// where the rows are few.
+template <class P, class F>
+void for_blocks(Context& ctx, int64_t T, int64_t N, int64_t K, F&& f) {
+  constexpr int64_t row_chunk = gemm::row_chunk<P>, few_rows = 2 * row_chunk, some_columns = 64, small = 1 << 20;
+  if (T * N * K < small) {
+    for (int64_t t = 0; t < T; t += row_chunk) f(t, std::min(T, t + row_chunk), int64_t{0}, N);
+    return;
+  }
+  const int64_t columns = T > few_rows ? N : some_columns, across = (N + columns - 1) / columns;
+  parallel_chunks(ctx, (T + row_chunk - 1) / row_chunk * across, 1, [&](int64_t c, int64_t, int64_t) {
+    const int64_t t = c / across * row_chunk, n = c % across * columns;
+    f(t, std::min(T, t + row_chunk), n, std::min(N, n + columns));
+  });
+}
+
+template <class In, class P>
+void linear(Context& ctx, int64_t T, int64_t N, int64_t K, const In* x, const Weights& w, const In* b,
+            Epilogue epilogue, const In* residual, In* pre, In* y) {
   using Sum = sum_type<In>;
-  const gemm::RowProduct<In> product(ctx, N, K, w, true);
-  auto bias = ctx.scratch<Sum>(N);
-  for (int64_t n = 0; n < N; ++n) bias[n] = b ? Sum(b[n]) : 0;
-  parallel_chunks(ctx, T, row_chunk, [&](int64_t, int64_t begin, int64_t end) {
-    const int64_t rows = end - begin, first = begin * N;
-    auto sums = ctx.scratch<Sum>(rows * N);
-    product(rows, x + begin * K, sums.data());
-    // store(i, x w^T + b) for every element i of the chunk.
-    auto each = [&](auto&& store) {
-      for (int64_t t = 0; t < rows; ++t)
-        for (int64_t n = 0; n < N; ++n) store(t * N + n, sums[t * N + n] + bias[n]);
+  const auto& panels = w.of_transpose<P>(ctx);
+  Bias<In> bias(ctx, N, b);
+  for_blocks<P>(ctx, T, N, K, [&](int64_t begin, int64_t end, int64_t left, int64_t right) {
+    const int64_t rows = end - begin, columns = right - left, at = begin * N;
+    auto product = [&](Sum* c) { gemm::multiply(ctx, rows, x + begin * K, panels, left, right, bias.data(), c); };
+    // f(offset, count) for runs of elements of the block.
+    auto runs = [&](auto&& f) {
+      if (columns == N) return f(int64_t{0}, rows * N);
+      for (int64_t t = 0; t < rows; ++t) f(t * N + left, columns);
     };
-    switch (epilogue) {
-      case Epilogue::none:
-        each([out = y + first](int64_t i, Sum v) { out[i] = Out(v); });
-        break;
-      case Epilogue::residual:
-        each([out = y + first, in = residual + first](int64_t i, Sum v) { out[i] = Out(Sum(in[i]) + v); });
-        break;
-      case Epilogue::gelu:
-        // gelu of what pre holds, so that the backward differentiates what was computed.
-        each([out = sums.data()](int64_t i, Sum v) { out[i] = Sum(Out(v)); });
-        if (pre) std::transform(sums.data(), sums.data() + rows * N, pre + first, [](Sum v) { return Out(v); });
-        vector_math::map(
-            rows * N, y + first, [](Sum v) { return elementwise::gelu(v); }, sums.data());
-        break;
+    auto rounded = [](Sum v) { return In(v); };
+    if (epilogue == Epilogue::none && std::is_same_v<In, Sum>) {
+      if constexpr (std::is_same_v<In, Sum>) product(y + at);
+      return;
     }
+    auto scratch = ctx.scratch<Sum>(rows * N);
+    Sum* sums = scratch.data();
+    if constexpr (std::is_same_v<In, Sum>)
+      if (pre) sums = pre + at;
+    product(sums);
+    runs([&](int64_t i, int64_t count) {
+      switch (epilogue) {
+        case Epilogue::none:
+          std::transform(sums + i, sums + i + count, y + at + i, rounded);
+          break;
+        case Epilogue::residual:
+          std::transform(sums + i, sums + i + count, residual + at + i, y + at + i,
+                         [](Sum v, In r) { return In(Sum(r) + v); });
+          break;
+        case Epilogue::gelu:
+          // gelu of what pre holds, so that the backward differentiates what was computed.
+          if constexpr (!std::is_same_v<In, Sum>) {
+            std::transform(sums + i, sums + i + count, sums + i, [](Sum v) { return Sum(In(v)); });
+            if (pre) std::transform(sums + i, sums + i + count, pre + at + i, rounded);
+          }
+          vector_math::map(
+              count, y + at + i, [](Sum v) { return elementwise::gelu(v); }, sums + i);
+          break;
+      }
+    });
   });
 }
 
-// out[i] = sum over s of partial[s][i], in order.
-template <class Sum, class Out>
-void combine(Context& ctx, int64_t segments, int64_t n, const Sum* partial, Out* out) {
-  parallel_chunks(ctx, n, 4096, [&](int64_t, int64_t begin, int64_t end) {
-    Sum sums[4096] = {};
-    for (int64_t s = 0; s < segments; ++s)
-      for (int64_t i = begin; i < end; ++i) sums[i - begin] += partial[s * n + i];
-    std::transform(sums, sums + (end - begin), out + begin, [](Sum s) { return Out(s); });
-  });
-}
-
-// Tokens go in segments of whole blocks, one partial sum of dw and db each: at most 16 of them, and fewer where dw is
-// so large that they would take more than 2^24 elements.
-template <class In, class Dy, class Out>
-void linear_backward(Context& ctx, int64_t T, int64_t N, int64_t K, const Dy* dy, const Dy* pre, const In* x,
-                     const In* w, Out* dx, Out* dw, Out* db) {
+template <class In, class P>
+void linear_backward(Context& ctx, int64_t T, int64_t N, int64_t K, const In* dy, const In* pre, const In* x,
+                     const Weights* w, In* dx, In* dw, In* db) {
   using Sum = sum_type<In>;
   constexpr int64_t block = gemm::token_block;
-  const int64_t most = std::clamp<int64_t>((int64_t{1} << 24) / std::max<int64_t>(1, N * K), 1, 16);
-  const int64_t segment = block * std::max<int64_t>(1, (T + block * most - 1) / (block * most));
-  const int64_t segments = (T + segment - 1) / segment;
-
-  std::optional<gemm::RowProduct<In>> to_x;
-  if (dx) to_x.emplace(ctx, K, N, w, false);
-  auto partial_w = ctx.scratch<Sum>(dw ? segments * N * K : 0);
-  auto partial_b = ctx.scratch<Sum>(db ? segments * N : 0);
-
-  parallel_chunks(ctx, T, segment, [&](int64_t s, int64_t segment_begin, int64_t segment_end) {
-    auto through_gelu = ctx.scratch<Dy>(pre ? block * N : 0);
-    auto rounded = ctx.scratch<In>(std::is_same_v<In, Dy> ? 0 : block * N);
-    auto sums = ctx.scratch<Sum>(dx && !std::is_same_v<Sum, Out> ? block * K : 0);
-    Sum* bias = partial_b.data() + (db ? s * N : 0);
-    if (db) std::fill_n(bias, N, Sum(0));
+  const gemm::Panels<P>* panels = dx ? &w->of_weights<P>(ctx) : nullptr;
+  const Segments segments(T, N * K);
+  TokenSum<In> sum_w(ctx, segments, N * K, dw), sum_b(ctx, segments, N, db);
+  parallel_chunks(ctx, T, segments.size, [&](int64_t s, int64_t segment_begin, int64_t segment_end) {
+    auto through_gelu = ctx.scratch<In>(pre ? block * N : 0);
     for (int64_t begin = segment_begin; begin < segment_end; begin += block) {
       const int64_t rows = std::min(block, segment_end - begin);
-      const Dy* g = dy + begin * N;
+      const bool first = begin == segment_begin;
+      const In* g = dy + begin * N;
       if (pre) {
         vector_math::map(
             rows * N, through_gelu.data(), [](Sum d, Sum p) { return d * elementwise::gelu_derivative(p); }, g,
             pre + begin * N);
         g = through_gelu.data();
       }
-      if (db)
-        for (int64_t t = 0; t < rows; ++t)
-          for (int64_t n = 0; n < N; ++n) bias[n] += Sum(g[t * N + n]);
-      const In* factor;
-      if constexpr (std::is_same_v<In, Dy>) {
-        factor = g;
-      } else {
-        std::transform(g, g + rows * N, rounded.data(), [](Dy v) { return In(v); });
-        factor = rounded.data();
-      }
+      if (db) add_rows(rows, N, g, first, sum_b.of(s));
       if (dx) {
-        if constexpr (std::is_same_v<Sum, Out>) {
-          (*to_x)(rows, factor, dx + begin * K);
-        } else {
-          (*to_x)(rows, factor, sums.data());
-          std::transform(sums.data(), sums.data() + rows * K, dx + begin * K, [](Sum v) { return Out(v); });
-        }
+        Result<In> result(ctx, rows * K, dx + begin * K);
+        gemm::multiply(ctx, rows, g, *panels, 0, K, nullptr, result.sums());
+        result.store();
       }
-      if (dw)
-        gemm::token_product(ctx, rows, N, K, factor, x + begin * K, partial_w.data() + s * N * K,
-                            begin != segment_begin);
+      if (dw) gemm::multiply_tokens<P>(ctx, rows, N, K, g, x + begin * K, sum_w.of(s), !first);
     }
   });
-  if (dw) combine(ctx, segments, N * K, partial_w.data(), dw);
-  if (db) combine(ctx, segments, N, partial_b.data(), db);
+  sum_w.finish();
+  sum_b.finish();
 }
 
 // c[M, N] from rows of a, or from rows of the transpose of a [K, M], made chunk by chunk.
-template <class In, class Out>
+template <class In, class P>
 void matmul_rows(Context& ctx, int64_t M, int64_t N, int64_t K, const In* a, bool transpose_a, const In* b,
-                 bool transpose_b, Out* c) {
-  using Sum = sum_type<In>;
-  const gemm::RowProduct<In> product(ctx, N, K, b, transpose_b);
-  parallel_chunks(ctx, M, row_chunk, [&](int64_t, int64_t begin, int64_t end) {
+                 bool transpose_b, In* c) {
+  const gemm::Panels<P> panels(ctx, N, K, b, transpose_b);
+  parallel_chunks(ctx, M, gemm::row_chunk<P>, [&](int64_t, int64_t begin, int64_t end) {
     const int64_t rows = end - begin;
     auto turned = ctx.scratch<In>(transpose_a ? rows * K : 0);
     if (transpose_a)
       for (int64_t k = 0; k < K; ++k)
         for (int64_t m = 0; m < rows; ++m) turned[m * K + k] = a[k * M + begin + m];
-    auto sums = ctx.scratch<Sum>(rows * N);
-    product(rows, transpose_a ? turned.data() : a + begin * K, sums.data());
-    std::transform(sums.data(), sums.data() + rows * N, c + begin * N, [](Sum s) { return Out(s); });
+    Result<In> result(ctx, rows * N, c + begin * N);
+    gemm::multiply(ctx, rows, transpose_a ? turned.data() : a + begin * K, panels, 0, N, nullptr, result.sums());
+    result.store();
   });
 }
 }  // namespace cpu
 
 namespace {
 
-// f(Type<In>, Type<Out>) for operands of `in` and results of `out`, which is the same dtype, or f32 for bf16.
-template <class F>
-void dispatch_product(std::string_view where, DType in, DType out, F&& f) {
-  dispatch_compute(where, in, [&](auto type) {
-    using In = typename decltype(type)::type;
-    if (out == in) return f(type, type);
-    if constexpr (std::is_same_v<In, bf16>)
-      if (out == DType::f32) return f(type, Type<float>{});
-    fail(where, "operands are {}, the result {}; expected {}{}", in, out, in, in == DType::bf16 ? " or f32" : "");
-  });
-}
-
 struct Sizes {
   int64_t T, N, K;
 };
 
 // Checks x and w, and that y has the shape of their product.
-Sizes check_linear(std::string_view where, const Tensor& x, const Tensor& w, std::string_view name, const Tensor& y) {
+Sizes check_linear(std::string_view where, const Tensor& x, const Weights& weights, std::string_view name,
+                   const Tensor& y) {
+  const Tensor& w = weights.tensor();
   check(where, "x", x).compute();
   check(where, "w", w).rank(2).dtype(x.dtype());
   const int64_t N = w.dim(0), K = w.dim(1);
@@ -166,92 +143,100 @@ Sizes check_linear(std::string_view where, const Tensor& x, const Tensor& w, std
     fail(where, "x has shape {}, expected {} columns as w {} has", x.shape(), K, w.shape());
   Shape expected = x.shape();
   expected[-1] = N;
-  check(where, name, y).shape(expected);
+  check(where, name, y).shape(expected).dtype(x.dtype());
   int64_t T = 1;
   for (int axis = 0; axis + 1 < x.rank(); ++axis) T *= x.dim(axis);
   return {T, N, K};
 }
 
-void forward(const char* where, cpu::Epilogue epilogue, Context& ctx, const Tensor& x, const Tensor& w, const Tensor& b,
-             const Tensor& residual, Tensor& pre, Tensor& y) {
+template <class T>
+T* data(Tensor* t) {
+  return t && t->defined() ? t->data<T>() : nullptr;
+}
+template <class T>
+const T* data(const Tensor& t) {
+  return t.defined() ? t.data<T>() : nullptr;
+}
+
+void forward(const char* where, cpu::Epilogue epilogue, Context& ctx, const Tensor& x, const Weights& w,
+             const Tensor& b, const Tensor& residual, Tensor& pre, Tensor& y) {
   const auto [T, N, K] = check_linear(where, x, w, "y", y);
   if (b.defined()) check(where, "b", b).shape({N}).dtype(y.dtype());
   if (epilogue == cpu::Epilogue::residual) check(where, "residual", residual).like(y);
   if (pre.defined()) check(where, "pre", pre).like(y);
-  const auto scope =
-      ctx.profiler().scope(where, x.bytes() + w.bytes() + y.bytes() + pre.bytes() + residual.bytes(), 2. * T * N * K);
-  dispatch_product(where, x.dtype(), y.dtype(), [&](auto in, auto out) {
+  const auto scope = ctx.profiler().scope(
+      where, x.bytes() + w.tensor().bytes() + y.bytes() + pre.bytes() + residual.bytes(), 2. * T * N * K);
+  dispatch_products(where, x.dtype(), w.products(), [&](auto in, auto product) {
     using In = typename decltype(in)::type;
-    using Out = typename decltype(out)::type;
-    cpu::linear<In, Out>(ctx, T, N, K, x.data<In>(), w.data<In>(), b.defined() ? b.data<Out>() : nullptr, epilogue,
-                         residual.defined() ? residual.data<Out>() : nullptr, pre.defined() ? pre.data<Out>() : nullptr,
-                         y.data<Out>());
+    using P = typename decltype(product)::type;
+    cpu::linear<In, P>(ctx, T, N, K, x.data<In>(), w, data<In>(b), epilogue, data<In>(residual), data<In>(&pre),
+                       y.data<In>());
   });
 }
 
-void backward(const char* where, Context& ctx, const Tensor& dy, const Tensor* pre, const Tensor& x, const Tensor& w,
+void backward(const char* where, Context& ctx, const Tensor& dy, const Tensor* pre, const Tensor& x, const Weights& w,
               Tensor* dx, Tensor* dw, Tensor* db) {
   const auto [T, N, K] = check_linear(where, x, w, "dy", dy);
   if (pre) check(where, "pre", *pre).like(dy);
   if (dx) check(where, "dx", *dx).shape(x.shape()).dtype(dy.dtype());
-  if (dw) check(where, "dw", *dw).shape(w.shape()).dtype(dy.dtype());
+  if (dw) check(where, "dw", *dw).shape(w.tensor().shape()).dtype(dy.dtype());
   if (db) check(where, "db", *db).shape({N}).dtype(dy.dtype());
   const auto scope =
-      ctx.profiler().scope(where, dy.bytes() + (pre ? pre->bytes() : 0) + 2. * x.bytes() + 2. * w.bytes(),
+      ctx.profiler().scope(where, dy.bytes() + (pre ? pre->bytes() : 0) + 2. * x.bytes() + 2. * w.tensor().bytes(),
                            2. * T * N * K * ((dx != nullptr) + (dw != nullptr)));
-  dispatch_product(where, x.dtype(), dy.dtype(), [&](auto in, auto out) {
+  dispatch_products(where, x.dtype(), w.products(), [&](auto in, auto product) {
     using In = typename decltype(in)::type;
-    using Out = typename decltype(out)::type;
-    auto data = [](Tensor* t) { return t ? t->data<Out>() : nullptr; };
-    cpu::linear_backward<In, Out, Out>(ctx, T, N, K, dy.data<Out>(), pre ? pre->data<Out>() : nullptr, x.data<In>(),
-                                       w.data<In>(), data(dx), data(dw), data(db));
+    using P = typename decltype(product)::type;
+    cpu::linear_backward<In, P>(ctx, T, N, K, dy.data<In>(), pre ? pre->data<In>() : nullptr, x.data<In>(), &w,
+                                data<In>(dx), data<In>(dw), data<In>(db));
   });
 }
 
 }  // namespace
 
-void linear(Context& ctx, const Tensor& x, const Tensor& w, const Tensor& b, Tensor& y) {
+void linear(Context& ctx, const Tensor& x, const Weights& w, const Tensor& b, Tensor& y) {
   Tensor none;
   forward("linear", cpu::Epilogue::none, ctx, x, w, b, none, none, y);
 }
 
-void linear_gelu(Context& ctx, const Tensor& x, const Tensor& w, const Tensor& b, Tensor& pre, Tensor& y) {
+void linear_gelu(Context& ctx, const Tensor& x, const Weights& w, const Tensor& b, Tensor& pre, Tensor& y) {
   forward("linear_gelu", cpu::Epilogue::gelu, ctx, x, w, b, Tensor(), pre, y);
 }
 
-void linear_residual(Context& ctx, const Tensor& x, const Tensor& w, const Tensor& b, const Tensor& residual,
+void linear_residual(Context& ctx, const Tensor& x, const Weights& w, const Tensor& b, const Tensor& residual,
                      Tensor& y) {
   Tensor none;
   forward("linear_residual", cpu::Epilogue::residual, ctx, x, w, b, residual, none, y);
 }
 
-void linear_backward(Context& ctx, const Tensor& dy, const Tensor& x, const Tensor& w, Tensor* dx, Tensor* dw,
+void linear_backward(Context& ctx, const Tensor& dy, const Tensor& x, const Weights& w, Tensor* dx, Tensor* dw,
                      Tensor* db) {
   backward("linear_backward", ctx, dy, nullptr, x, w, dx, dw, db);
 }
 
-void linear_gelu_backward(Context& ctx, const Tensor& dy, const Tensor& pre, const Tensor& x, const Tensor& w,
+void linear_gelu_backward(Context& ctx, const Tensor& dy, const Tensor& pre, const Tensor& x, const Weights& w,
                           Tensor* dx, Tensor* dw, Tensor* db) {
   backward("linear_gelu_backward", ctx, dy, &pre, x, w, dx, dw, db);
 }
 
-void matmul(Context& ctx, const Tensor& a, const Tensor& b, bool transpose_a, bool transpose_b, Tensor& c) {
+void matmul(Context& ctx, const Tensor& a, const Tensor& b, bool transpose_a, bool transpose_b, Tensor& c,
+            DType products) {
   check("matmul", "a", a).rank(2).compute();
   check("matmul", "b", b).rank(2).dtype(a.dtype());
   const int64_t M = a.dim(transpose_a ? 1 : 0), K = a.dim(transpose_a ? 0 : 1), N = b.dim(transpose_b ? 0 : 1);
   if (b.dim(transpose_b ? 1 : 0) != K)
     fail("matmul", "a has shape {}{}, b {}{}: the inner extents differ", a.shape(), transpose_a ? " transposed" : "",
          b.shape(), transpose_b ? " transposed" : "");
-  check("matmul", "c", c).shape({M, N});
+  check("matmul", "c", c).shape({M, N}).dtype(a.dtype());
   const auto scope = ctx.profiler().scope("matmul", a.bytes() + b.bytes() + c.bytes(), 2. * M * N * K);
-  dispatch_product("matmul", a.dtype(), c.dtype(), [&](auto in, auto out) {
+  dispatch_products("matmul", a.dtype(), products, [&](auto in, auto product) {
     using In = typename decltype(in)::type;
-    using Out = typename decltype(out)::type;
+    using P = typename decltype(product)::type;
     if (transpose_a && !transpose_b)  // a weight gradient in all but name
-      cpu::linear_backward<In, In, Out>(ctx, K, M, N, a.data<In>(), nullptr, b.data<In>(), nullptr, nullptr,
-                                        c.data<Out>(), nullptr);
+      cpu::linear_backward<In, P>(ctx, K, M, N, a.data<In>(), nullptr, b.data<In>(), nullptr, nullptr, c.data<In>(),
+                                  nullptr);
     else
-      cpu::matmul_rows<In, Out>(ctx, M, N, K, a.data<In>(), transpose_a, b.data<In>(), transpose_b, c.data<Out>());
+      cpu::matmul_rows<In, P>(ctx, M, N, K, a.data<In>(), transpose_a, b.data<In>(), transpose_b, c.data<In>());
   });
 }
 

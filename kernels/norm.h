@@ -10,16 +10,17 @@ namespace lightcone::kernels {
 /// mean and biased variance over c (Ba, Kiros, Hinton, arXiv:1607.06450, eq. 4).
 ///
 ///   x, y        [T, C]   f64, f32 or bf16; may alias
-///   mean, rstd  [T]      f64 for f64 input, else f32; the backward reads them
+///   rstd        [T]      f64 for f64 input, else f32; the backward reads it
 ///
-/// Sums run in the dtype of mean, in an order that depends on C alone. T = 0 writes nothing.
+/// Sums run in the dtype of rstd, in an order that depends on C alone. T = 0 writes nothing.
 /// Throws Error if C = 0 or a shape or dtype differs.
-void layer_norm(Context& ctx, const Tensor& x, double eps, Tensor& y, Tensor& mean, Tensor& rstd);
+void layer_norm(Context& ctx, const Tensor& x, double eps, Tensor& y, Tensor& rstd);
 
-///     dx = rstd (dy - <dy> - n <dy n>),    n = (x - mean) rstd,    < > the mean over c
+///     dx = add + rstd (dy - <dy> - y <dy y>),    < > the mean over c
 ///
-/// Overwrites dx, which may alias dy.
-void layer_norm_backward(Context& ctx, const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& rstd,
+/// `add`: another gradient of x, as a residual connection has it, or an undefined tensor. Overwrites dx, which may alias
+/// dy and add.
+void layer_norm_backward(Context& ctx, const Tensor& dy, const Tensor& y, const Tensor& rstd, const Tensor& add,
                          Tensor& dx);
 
 /// Root mean square normalisation over the last axis, without affine parameters.
@@ -29,9 +30,10 @@ void layer_norm_backward(Context& ctx, const Tensor& dy, const Tensor& x, const 
 /// < > the mean over c (Zhang, Sennrich, arXiv:1910.07467, eq. 4). Operands and errors as in layer_norm.
 void rms_norm(Context& ctx, const Tensor& x, double eps, Tensor& y, Tensor& rstd);
 
-///     dx = rstd (dy - n <dy n>),    n = x rstd
+///     dx = add + rstd (dy - y <dy y>)
 ///
-/// Overwrites dx, which may alias dy.
-void rms_norm_backward(Context& ctx, const Tensor& dy, const Tensor& x, const Tensor& rstd, Tensor& dx);
+/// Operands as in layer_norm_backward.
+void rms_norm_backward(Context& ctx, const Tensor& dy, const Tensor& y, const Tensor& rstd, const Tensor& add,
+                       Tensor& dx);
 
 }  // namespace lightcone::kernels

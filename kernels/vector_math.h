@@ -80,4 +80,32 @@ void map(int64_t n, Out* y, F f, const In*... x) {
   }
 }
 
+/// (y1[i], y2[i]) = f(x[i], …), a pair, as map().
+template <class Out, class F, class... In>
+void map_pair(int64_t n, Out* y1, Out* y2, F f, const In*... x) {
+  int64_t i = 0;
+  if constexpr ((std::is_floating_point_v<In> && ... && std::is_floating_point_v<Out>))
+    for (; i + block <= n; i += block) {
+#pragma omp simd
+      for (int64_t k = 0; k < block; ++k) {
+        const auto pair = f(x[i + k]...);
+        y1[i + k] = pair.first;
+        y2[i + k] = pair.second;
+      }
+    }
+  for (; i < n; i += block) {
+    const int64_t count = std::min(block, n - i);
+    [&](const PaddedBlock<In>&... padded) {
+      decltype(f(padded.values[0]...).first) out1[block], out2[block];
+#pragma omp simd
+      for (int64_t k = 0; k < block; ++k) {
+        const auto pair = f(padded.values[k]...);
+        out1[k] = pair.first;
+        out2[k] = pair.second;
+      }
+      for (int64_t k = 0; k < count; ++k) y1[i + k] = Out(out1[k]), y2[i + k] = Out(out2[k]);
+    }(PaddedBlock<In>(x + i, count)...);
+  }
+}
+
 }  // namespace lightcone::vector_math

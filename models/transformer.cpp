@@ -3,6 +3,7 @@
 #include "autograd/attention.h"
 #include "autograd/checkpoint.h"
 #include "autograd/elementwise.h"
+#include "autograd/matmul.h"
 #include "autograd/norm.h"
 #include "autograd/random.h"
 
@@ -81,6 +82,11 @@ struct Mlp : Module {
     add("0", up);
     add("3", down);
   }
+  Var operator()(const Var& x, const Var& residual) {
+    auto parameter = [&](Parameter& p) { return x.tape().parameter(p); };
+    return lightcone::mlp(x, parameter(up.weight), parameter(up.bias), parameter(down.weight), parameter(down.bias),
+                          residual);
+  }
 };
 
 }  // namespace
@@ -99,7 +105,7 @@ struct Transformer::Block : Module {
     const Var mixed = lightcone::attention(attention.qkv_linear(layer_norm(h)), ptr, options);
     if (p == 0) {
       const Var h1 = attention.out_linear.residual(mixed, h);
-      return mlp.down.residual(mlp.up.gelu(layer_norm(h1)), h1);
+      return mlp(layer_norm(h1), h1);
     }
     const Var h1 = lightcone::add(h, dropout(attention.out_linear(mixed), p));
     const Var up = unary(Unary::gelu, dropout(mlp.up(layer_norm(h1)), p));

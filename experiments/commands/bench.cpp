@@ -1,8 +1,10 @@
 #include <algorithm>
 #include <chrono>
 #include <fstream>
+#include <numeric>
 
 #include "data/toptagging.h"
+#include "experiments/batch_gradient.h"
 #include "experiments/checkpoint.h"
 #include "experiments/commands/commands.h"
 #include "experiments/machine.h"
@@ -64,23 +66,25 @@ int bench_command(const BenchRequest& request) {
   };
 
   // From four-momenta to updated parameters.
-  const JetSet batch = first(request.batch);
+  const auto batch_jets = static_cast<int64_t>(std::min(request.batch, jets.size()));
+  std::vector<int64_t> indices(batch_jets);
+  std::iota(indices.begin(), indices.end(), 0);
+  const std::vector<JetSet> batch = gather_parts(ctx, jets, indices, momentum, jets_per_part);
+  Workers workers(ctx);
   Optimizer optimizer = make_optimizer(ctx, *tagger, config.training);
   int64_t step = 0;
   const Timing train = time_runs(request.runs, [&] {
-    Tape tape(ctx);
-    const Var loss = tagging_loss((*tagger)(tape, batch), batch.labels);
-    tape.backward(loss);
+    batch_gradient(workers, static_cast<int64_t>(batch.size()), [&](Tape& tape, int64_t part) {
+      return tagging_loss_share(*tagger, tape, batch[part], batch_jets);
+    });
     update(ctx, *tagger, optimizer, nullptr, config.training, step++);
   });
-  const MemoryStatistics memory = ctx.allocator().statistics();
+  const MemoryStatistics memory = workers.memory();
   auto infer = [&](const JetSet& set, int runs) {
-    return time_runs(runs, [&] {
-      Tape tape(ctx, Tape::Mode::evaluate);
-      (*tagger)(tape, set);
-    });
+    PreparedWeights prepared(ctx);
+    return time_runs(runs, [&] { tagger_logits(workers, prepared, *tagger, set, request.batch, momentum); });
   };
-  const JetSet many = first(256);
+  const JetSet many = first(512);
   const Timing large = infer(many, request.runs),
                single = infer(one_jet(ctx, first(jets.size())), std::max(20, request.runs));
 
@@ -88,8 +92,8 @@ int bench_command(const BenchRequest& request) {
               {"commit", LIGHTCONE_COMMIT},
               {"cpu", this_machine().cpu},
               {"threads", ctx.threads()},
-              {"batch", batch.size()},
-              {"tokens", batch.fourmomenta.dim(0)},
+              {"batch", batch_jets},
+              {"tokens", first(batch_jets).fourmomenta.dim(0)},
               {"params", tagger->num_parameters()},
               {"amp", config.model.value("use_amp", false)},
               {"train_step_ms", train.median},

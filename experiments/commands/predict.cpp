@@ -31,7 +31,10 @@ int predict_command(const PredictRequest& request) {
   std::unique_ptr<Tagger> tagger = build_tagger(ctx, config, task);
   load_averaged_model(ctx, RunFolder::model_path(folder, index), *tagger);
   const JetSet jets = read_jets(ctx, request.in, request.key);
-  const std::vector<double> logits = tagger_logits(ctx, *tagger, jets, request.batchsize, config.data.momentum_dtype());
+  Workers workers(ctx);
+  PreparedWeights prepared(ctx);
+  const std::vector<double> logits =
+      tagger_logits(workers, prepared, *tagger, jets, request.batchsize, config.data.momentum_dtype());
 
   for (size_t i = 0; i < logits.size(); ++i)
     if (std::isnan(logits[i]))

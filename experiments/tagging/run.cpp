@@ -74,13 +74,15 @@ struct Evaluation {
 void evaluate(Context& ctx, Tagger& tagger, const Sets& sets, const ExperimentConfig& config, const std::string& suffix,
               Evaluation& out, Log& log) {
   const DType momentum = config.data.momentum_dtype();
+  Workers workers(ctx);
+  PreparedWeights prepared(ctx);
   // The test set first: its numbers are the ones to quote, and the figures mark the first set.
   std::vector<std::string> names = config.evaluation.eval_set;
   std::stable_partition(names.begin(), names.end(), [](const std::string& name) { return name == "test"; });
   for (const auto& name : names) {
     const JetSet& jets = sets.of(name);
     const auto start = Clock::now();
-    std::vector<double> logits = tagger_logits(ctx, tagger, jets, config.evaluation.batchsize, momentum);
+    std::vector<double> logits = tagger_logits(workers, prepared, tagger, jets, config.evaluation.batchsize, momentum);
     const double rate = static_cast<double>(jets.size()) / std::max(seconds_since(start), 1e-9);
     std::vector<int> labels = int_labels(jets);
     BinaryMetrics m = binary_metrics(labels, logits);

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "autograd/elementwise.h"
 #include "autograd/loss.h"
 #include "experiments/metrics.h"
 #include "kernels/elementwise.h"
@@ -31,25 +32,35 @@ Var tagging_loss(const Var& logits, const Tensor& labels) {
   return bce_with_logits(logits, targets);
 }
 
-std::vector<double> tagger_logits(Context& ctx, Tagger& tagger, const JetSet& jets, int64_t batchsize,
-                                  DType momentum_dtype) {
+Var tagging_loss_share(Tagger& tagger, Tape& tape, const JetSet& part, int64_t batch_size) {
+  const Var mean = tagging_loss(tagger(tape, part), part.labels);
+  return part.size() == batch_size ? mean
+                                   : scale(mean, static_cast<double>(part.size()) / static_cast<double>(batch_size));
+}
+
+std::vector<double> tagger_logits(Workers& workers, PreparedWeights& prepared, Tagger& tagger, const JetSet& jets,
+                                  int64_t batchsize, DType momentum_dtype) {
+  const int64_t step = std::clamp<int64_t>(batchsize, 1, jets_per_part);
   std::vector<double> out;
-  std::vector<int64_t> indices;
-  for (int64_t begin = 0; begin < jets.size(); begin += batchsize) {
-    indices.resize(std::min(batchsize, jets.size() - begin));
-    std::iota(indices.begin(), indices.end(), begin);
-    Tape tape(ctx, Tape::Mode::evaluate);
-    const Tensor logits = tagger(tape, gather_jets(ctx, jets, indices, momentum_dtype)).value();
-    Tensor wide = ctx.empty(logits.shape(), DType::f64);
-    kernels::cast(ctx, logits, wide);
-    out.insert(out.end(), wide.data<double>(), wide.data<double>() + wide.numel());
-  }
+  workers.run((jets.size() + step - 1) / step,
+              [&](Context& ctx, int64_t part) {
+                std::vector<int64_t> indices(std::min(step, jets.size() - part * step));
+                std::iota(indices.begin(), indices.end(), part * step);
+                Tape tape(ctx, Tape::Mode::evaluate);
+                tape.share(prepared);
+                return tagger(tape, gather_jets(ctx, jets, indices, momentum_dtype)).value();
+              },
+              [&](int64_t, const Tensor& logits) {
+                Tensor wide = workers.main().empty(logits.shape(), DType::f64);
+                kernels::cast(workers.main(), logits, wide);
+                out.insert(out.end(), wide.data<double>(), wide.data<double>() + wide.numel());
+              });
   return out;
 }
 
 TaggingTraining::TaggingTraining(Context& ctx, Tagger& tagger, const JetSet& train, const JetSet& validation,
                                  const ExperimentConfig& config, uint64_t seed)
-    : ctx_(ctx),
+    : workers_(ctx),
       tagger_(tagger),
       train_(train),
       validation_(validation),
@@ -62,21 +73,28 @@ void TaggingTraining::seek(BatchPosition position) {
   position_ = position;
 }
 
-Trainable::Loss TaggingTraining::next_loss(Tape& tape) {
+Trainable::Batch TaggingTraining::next_batch() {
+  using Parts = std::vector<JetSet>;
   if (!batches_)
-    batches_ =
-        std::make_unique<Prefetcher<JetSet>>([this, p = position_](Context& ctx) mutable -> std::optional<JetSet> {
-          JetSet batch = gather_jets(ctx, train_, plan_.at(p), momentum_dtype_);
-          p = plan_.next(p);
-          return batch;
-        });
-  const JetSet batch = *batches_->next();
+    batches_ = std::make_unique<Prefetcher<Parts>>([this, p = position_](Context& ctx) mutable -> std::optional<Parts> {
+      Parts parts = gather_parts(ctx, train_, plan_.at(p), momentum_dtype_, jets_per_part);
+      p = plan_.next(p);
+      return parts;
+    });
+  batch_ = *batches_->next();
   position_ = plan_.next(position_);
-  return {tagging_loss(tagger_(tape, batch), batch.labels), batch.size()};
+  batch_size_ = 0;
+  for (const JetSet& part : batch_) batch_size_ += part.size();
+  return {.parts = static_cast<int64_t>(batch_.size()), .items = batch_size_};
+}
+
+Var TaggingTraining::loss(Tape& tape, int64_t part) {
+  return tagging_loss_share(tagger_, tape, batch_[part], batch_size_);
 }
 
 double TaggingTraining::validation_loss() {
-  const auto logits = tagger_logits(ctx_, tagger_, validation_, evaluation_batch_, momentum_dtype_);
+  PreparedWeights prepared(workers_.main());
+  const auto logits = tagger_logits(workers_, prepared, tagger_, validation_, evaluation_batch_, momentum_dtype_);
   if (!std::all_of(logits.begin(), logits.end(), [](double v) { return std::isfinite(v); })) return std::nan("");
   const auto labels = validation_.labels.span<int64_t>();
   return binary_cross_entropy(std::vector<int>(labels.begin(), labels.end()), logits);

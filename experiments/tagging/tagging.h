@@ -1,9 +1,11 @@
 #pragma once
 #include <memory>
 
+#include "autograd/weights.h"
 #include "data/batches.h"
 #include "data/jets.h"
 #include "data/prefetcher.h"
+#include "engine/workers.h"
 #include "experiments/trainer.h"
 #include "models/tagger.h"
 
@@ -19,9 +21,16 @@ std::unique_ptr<Tagger> build_tagger(Context& ctx, const ExperimentConfig& confi
 /// Mean loss of one batch: binary cross entropy for one output (labels 0, 1), cross entropy for several.
 Var tagging_loss(const Var& logits, const Tensor& labels);
 
-/// Logits [N, num_outputs], row by row, of all jets in order. A jet's logits do not depend on the batch that it is in.
-std::vector<double> tagger_logits(Context& ctx, Tagger& tagger, const JetSet& jets, int64_t batchsize,
-                                  DType momentum_dtype);
+/// A batch is worked on in parts of this many jets: about a thousand constituents, whose activations fit a core's cache.
+inline constexpr int64_t jets_per_part = 16;
+
+/// What one part of a batch contributes to the batch's mean loss.
+Var tagging_loss_share(Tagger& tagger, Tape& tape, const JetSet& part, int64_t batch_size);
+
+/// Logits [N, num_outputs], row by row, of all jets in order, in batches of at most `batchsize`. A jet's logits do not
+/// depend on the batch that it is in. `prepared` is that of the tagger as it stands.
+std::vector<double> tagger_logits(Workers& workers, PreparedWeights& prepared, Tagger& tagger, const JetSet& jets,
+                                  int64_t batchsize, DType momentum_dtype);
 
 /// Top tagging as the training loop sees it.
 class TaggingTraining : public Trainable {
@@ -32,18 +41,21 @@ class TaggingTraining : public Trainable {
   int64_t batches_per_epoch() const override { return plan_.batches(); }
   void seek(BatchPosition position) override;
   BatchPosition position() const override { return position_; }
-  Loss next_loss(Tape& tape) override;
+  Batch next_batch() override;
+  Var loss(Tape& tape, int64_t part) override;
   double validation_loss() override;
 
  private:
-  Context& ctx_;
+  Workers workers_;
   Tagger& tagger_;
   const JetSet &train_, &validation_;
   int64_t evaluation_batch_;
   DType momentum_dtype_;
   BatchPlan plan_;
   BatchPosition position_;
-  std::unique_ptr<Prefetcher<JetSet>> batches_;
+  std::unique_ptr<Prefetcher<std::vector<JetSet>>> batches_;
+  std::vector<JetSet> batch_;
+  int64_t batch_size_ = 0;
 };
 
 struct RunOptions {
