@@ -65,7 +65,12 @@ void Allocator::release(void* pointer, size_t bytes) noexcept {
     };
     if (!intact(block - band, band) || !intact(block + bytes, size - bytes + band)) ++violations_;
   }
-  free_[size].push_back(pointer);
+  try {
+    free_[size].push_back(pointer);
+  } catch (const std::bad_alloc&) {  // no room to note it: back to the system
+    std::free(block - band);
+    statistics_.reserved -= static_cast<int64_t>(size);
+  }
 }
 
 MemoryStatistics Allocator::statistics() const {

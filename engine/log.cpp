@@ -3,7 +3,6 @@
 #include <spdlog/details/log_msg_buffer.h>
 #include <spdlog/pattern_formatter.h>
 #include <spdlog/sinks/base_sink.h>
-#include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 
 #include <mutex>
@@ -18,29 +17,30 @@ class Log::FileSink : public spdlog::sinks::base_sink<std::mutex> {
  public:
   void open(const Path& path) {
     std::lock_guard lock(mutex_);
-    try {
-      file_ = std::make_shared<spdlog::sinks::basic_file_sink_st>(path.string());
-    } catch (const spdlog::spdlog_ex& e) {
-      fail(path.string(), "the log cannot be written: {}", e.what());
-    }
-    file_->set_formatter(formatter_->clone());
-    for (const auto& message : kept_) file_->log(message);
-    file_->flush();
-    kept_.clear();
+    file_ = std::make_unique<Appender>(path);
+    for (const auto& message : std::exchange(kept_, {})) sink_it_(message);
   }
 
  private:
   void sink_it_(const spdlog::details::log_msg& message) override {
-    if (file_)
-      file_->log(message);
-    else
-      kept_.emplace_back(message);
+    if (!file_) {
+      if (!failed_) kept_.emplace_back(message);
+      return;
+    }
+    spdlog::memory_buf_t text;
+    formatter_->format(message, text);
+    try {
+      file_->write(text.data(), text.size());
+    } catch (...) {
+      failed_ = true;  // said once
+      file_.reset();
+      throw;
+    }
   }
-  void flush_() override {
-    if (file_) file_->flush();
-  }
+  void flush_() override {}
   std::vector<spdlog::details::log_msg_buffer> kept_;
-  std::shared_ptr<spdlog::sinks::basic_file_sink_st> file_;
+  std::unique_ptr<Appender> file_;
+  bool failed_ = false;
 };
 
 Log::Log(bool terminal)
@@ -50,7 +50,8 @@ Log::Log(bool terminal)
   if (terminal) logger_->sinks().push_back(std::make_shared<spdlog::sinks::stdout_color_sink_mt>());
   logger_->set_pattern("[%Y-%m-%d %H:%M:%S %L] %v");
   logger_->set_level(spdlog::level::debug);
-  logger_->flush_on(spdlog::level::debug);  // a killed run has its last line
+  logger_->flush_on(spdlog::level::debug);
+  logger_->set_error_handler([](const std::string& message) { throw Error(message); });
 }
 
 void Log::file_only() {

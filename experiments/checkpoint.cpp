@@ -55,9 +55,11 @@ void load_averaged_model(Context& ctx, const std::filesystem::path& path, Module
 
 void save_state(Context& ctx, const std::filesystem::path& path, const TrainingState& s) {
   Entries out;
+  for (auto& [name, t] : s.model.state_dict(ctx)) out.emplace_back("model." + name, std::move(t));
   put(ctx, out, "optimizer.", s.optimizer.state_dict());
   put(ctx, out, "scheduler.", s.scheduler.state_dict());
   if (s.ema) put(ctx, out, "ema.", s.ema->state_dict());
+  put(ctx, out, "loop.", s.loop);
   for (const auto& [name, position] : ctx.rng().positions())
     out.emplace_back("rng." + name, number(ctx, static_cast<double>(position)));
   out.emplace_back("data.epoch", number(ctx, static_cast<double>(s.position.epoch)));
@@ -68,9 +70,13 @@ void save_state(Context& ctx, const std::filesystem::path& path, const TrainingS
 
 void load_state(Context& ctx, const std::filesystem::path& path, TrainingState& s) {
   const Safetensors file(path);
+  s.model.load_state_dict(ctx, [&](const std::string& name) {
+    return file.has("model." + name) ? file.load(ctx, "model." + name) : Tensor();
+  });
   s.optimizer.load_state_dict(take(ctx, file, "optimizer."));
   s.scheduler.load_state_dict(take(ctx, file, "scheduler."));
   if (s.ema) s.ema->load_state_dict(take(ctx, file, "ema."));
+  s.loop = take(ctx, file, "loop.");
   std::map<std::string, uint64_t> positions;
   for (const auto& name : file.names())
     if (name.starts_with("rng.")) positions[name.substr(4)] = static_cast<uint64_t>(file.load(ctx, name).item());

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "engine/error.h"
+#include "experiments/toml.h"
 
 namespace lightcone {
 
@@ -36,6 +37,8 @@ void at_least(const char* name, int64_t value, int64_t least) {
 void at_least(const char* name, const std::optional<int64_t>& value, int64_t least) {
   if (value) at_least(name, *value, least);
 }
+
+constexpr size_t longest_name = 200;  // a folder's has 255, and temporary ones have more than its name
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
 
@@ -79,6 +82,7 @@ void validate(const TrainingConfig& c) {
   at_least("training.log_every_n_steps", c.log_every_n_steps, 0);
   at_least("training.validate_every_n_steps", c.validate_every_n_steps, 1);
   positive("training.validate_every_n_epochs_min", c.validate_every_n_epochs_min);
+  positive("training.checkpoint_every_n_minutes", c.checkpoint_every_n_minutes);
   positive("training.clip_grad_norm_framesnet", c.clip_grad_norm_framesnet);
   positive("training.clip_grad_norm", c.clip_grad_norm);
   positive("training.clip_grad_value", c.clip_grad_value);
@@ -129,7 +133,11 @@ void validate(const ExperimentConfig& c) {
   one_of("exp_type", c.exp_type, {"toptagging", "toptaggingft", "toptagxl", "jctagging"});
   for (auto& [name, text] : {std::pair{"exp_name", c.exp_name}, std::pair{"run_name", c.run_name.value_or("-")}})
     if (text.empty() || text == "." || text == ".." || text.find('/') != std::string::npos)
-      fail("config", "{} = '{}' must be the name of a folder", name, text);
+      fail("config", "{} = '{}' must be the name of a folder", name, excerpt(text));
+  for (auto& [name, text] : {std::pair{"exp_name", c.exp_name}, std::pair{"run_name", c.run_name.value_or("-")}})
+    if (text.size() > longest_name)
+      fail("config", "{} = '{}' has {} characters, at most {} are possible", name, excerpt(text), text.size(),
+           longest_name);
   one_of("device", c.device, {"auto", "cpu", "cuda"});
   at_least("gpus", c.gpus, -1);
   at_least("seed", c.seed, 0);

@@ -35,6 +35,7 @@ struct TrainingConfig {
   int64_t log_every_n_steps = 200;  // 0: never
   int64_t validate_every_n_steps = 5000;
   std::optional<double> validate_every_n_epochs_min;
+  std::optional<double> checkpoint_every_n_minutes = 5;  // besides those of the validations; null: none
   bool log_grad_norm = true;
   std::optional<double> clip_grad_norm_framesnet;
   std::optional<double> clip_grad_norm = 1;
@@ -62,6 +63,7 @@ struct TrainingConfig {
     f("log_every_n_steps", log_every_n_steps);
     f("validate_every_n_steps", validate_every_n_steps);
     f("validate_every_n_epochs_min", validate_every_n_epochs_min);
+    f("checkpoint_every_n_minutes", checkpoint_every_n_minutes);
     f("log_grad_norm", log_grad_norm);
     f("clip_grad_norm_framesnet", clip_grad_norm_framesnet);
     f("clip_grad_norm", clip_grad_norm);

@@ -1,8 +1,14 @@
+#include <fmt/ranges.h>
 #include <CLI/CLI.hpp>
+
+#include <algorithm>
+#include <csignal>
 #include <iostream>
 
 #include "engine/error.h"
+#include "engine/fields.h"
 #include "experiments/commands/commands.h"
+#include "experiments/interrupt.h"
 #include "version.h"
 
 using namespace lightcone;
@@ -27,8 +33,11 @@ const CLI::Validator at_least_one(
 
 void add_compose(CLI::App& app, ComposeRequest& compose) {
   app.add_option("--config-path", compose.config_dir,
-                 "-cp: tree of configurations: config, config_quick, a folder, or a run's folder");
-  app.add_option("--config-name", compose.config_name, "-cn: which experiment: toptagging, demo, …");
+                 "-cp: tree of configurations: config, config_quick, a folder, or a run's folder")
+      ->take_last();
+  app.add_option("--config-name", compose.config_name,
+                 "-cn: which experiment: toptagging, demo, …; given twice, the last counts")
+      ->take_last();
   app.add_option("overrides", compose.overrides, "group=option and a.b.c=value, later ones win");
 }
 
@@ -48,6 +57,17 @@ int dispatch(int argc, char** argv) {
   RunRequest run;
   auto* run_app = app.add_subcommand("run", "train and evaluate an experiment");
   add_compose(*run_app, run.compose);
+  run_app
+      ->add_option("--resume", run.resume,
+                   "folder of a run that was killed, interrupted or ran out of disk: goes on to the bits that it "
+                   "would have had; overrides may set plot, evaluate, plotting.*, evaluation.*, data.data_dir and "
+                   "training.checkpoint_every_n_minutes")
+      ->excludes("--config-path")
+      ->excludes("--config-name");
+  run_app->footer(
+      "SIGINT and SIGTERM end a run after its step, saved; a second SIGINT ends it at once. A killed run loses at most "
+      "training.checkpoint_every_n_minutes (5) of work.\nIn a warm start (-cp RUN_FOLDER -cn config warm_start_idx=0) "
+      "rate and schedule go on; training.lr=… on the command line begins a new schedule at that rate.");
   add_threads(*run_app, run.threads);
   run_app->add_flag("--profile", run.profile, "print the time spent in each kernel");
   run_app->add_option("--trace", run.profile_trace, "write a Chrome trace of every kernel to this file");
@@ -82,6 +102,13 @@ int dispatch(int argc, char** argv) {
   bench_app->add_option("--json", bench.json, "append the result to this file as a line of JSON");
   add_threads(*bench_app, bench.threads);
 
+  // The parser says only that a subcommand is missing.
+  std::vector<std::string> names;
+  for (const auto* known : app.get_subcommands({})) names.push_back(known->get_name());
+  if (argc > 1 && argv[1][0] != '-' && std::find(names.begin(), names.end(), argv[1]) == names.end())
+    fail(fmt::format("unknown command '{}'", argv[1]), "did you mean {}? All: {}",
+         nearest_names(argv[1], names, 1).at(0), fmt::join(names, ", "));
+
   try {
     app.parse(with_long_names(argc, argv));
   } catch (const CLI::ParseError& e) {
@@ -98,8 +125,12 @@ int dispatch(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a limit on the size of files is an Error of the write
   try {
     return dispatch(argc, argv);
+  } catch (const Interrupted& e) {
+    std::cerr << "lightcone: " << e.what() << "\n";
+    return e.status();
   } catch (const std::bad_alloc&) {
     std::cerr << "lightcone: not enough memory; use a smaller network or batch\n";
   } catch (const std::exception& e) {

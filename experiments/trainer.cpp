@@ -1,11 +1,14 @@
 #include "experiments/trainer.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <limits>
 
 #include "autograd/optim/clip.h"
 #include "experiments/batch_gradient.h"
+#include "experiments/interrupt.h"
+#include "experiments/metrics_file.h"
 #include "experiments/progress.h"
 #include "kernels/elementwise.h"
 
@@ -25,34 +28,6 @@ std::vector<Named<Parameter>> with_prefix(const std::vector<Named<Parameter>>& p
     if (p.name.starts_with(prefix)) out.push_back(p);
   return out;
 }
-
-/// One row per step in metrics.csv; validation losses stand in the row of their step.
-class MetricsFile {
- public:
-  /// An empty path: none is written. `append`: rows of a warm start follow those that are there.
-  MetricsFile(const std::filesystem::path& path, bool append) : path_(path) {
-    if (path_.empty()) return;
-    append = append && std::filesystem::exists(path_);
-    file_ = std::fopen(path_.c_str(), append ? "a" : "w");
-    if (!file_) fail("metrics", "cannot write {}", path_.string());
-    if (!append) fmt::print(file_, "step,loss,lr,grad_norm,grad_norm_net,grad_norm_framesnet,val_loss\n");
-  }
-  MetricsFile(const MetricsFile&) = delete;
-  MetricsFile& operator=(const MetricsFile&) = delete;
-  ~MetricsFile() {
-    if (file_) std::fclose(file_);
-  }
-  void row(int64_t step, double loss, double lr, const GradientNorms& norms, std::optional<double> validation) {
-    if (!file_) return;
-    fmt::print(file_, "{},{:.9g},{:.9g},{:.6g},{:.6g},{:.6g},{}\n", step, loss, lr, norms.total, norms.net,
-               norms.framesnet, validation ? fmt::format("{:.9g}", *validation) : "");
-    if (validation && std::fflush(file_) != 0) fail("metrics", "cannot write {}: is the disk full?", path_.string());
-  }
-
- private:
-  std::filesystem::path path_;
-  std::FILE* file_ = nullptr;
-};
 
 }  // namespace
 
@@ -143,29 +118,29 @@ Trainer::Trainer(Context& ctx, Trainable& task, const ExperimentConfig& config, 
   }
 }
 
-TrainingState Trainer::state() { return {optimizer_, *scheduler_, ema(), task_.position(), steps_done_}; }
-
-void Trainer::warm_start(int64_t index) {
-  load_model(ctx_, folder_.model_path(index), task_.model());
-  TrainingState loaded = state();
-  load_state(ctx_, folder_.state_path(index), loaded);
-  task_.seek(loaded.position);
-  first_step_ = steps_done_ = loaded.step;
-  log_->info("Going on from {} after {} steps", folder_.model_path(index).string(), loaded.step);
+bool Trainer::validation_due() const {
+  const TrainingHistory& h = history_;
+  return !h.step.empty() && static_cast<int64_t>(h.step.size()) % training_.validate_every_n_steps == 0 &&
+         (h.validation_step.empty() || h.validation_step.back() != h.step.back());
 }
 
-void Trainer::save() {
-  if (!folder_.saves()) return;
-  save_model(ctx_, folder_.model_path(folder_.index()), task_.model(), ema());
-  save_state(ctx_, folder_.state_path(folder_.index()), state());
-  if (saved_step_ < 0) folder_.publish();
-  saved_step_ = steps_done_;
-}
-
-double Trainer::validate() {
-  if (!ema_) return task_.validation_loss();
-  const auto averaged = ema_->average();
-  return task_.validation_loss();
+void Trainer::validate() {
+  const auto begin = Clock::now();
+  TrainingHistory& h = history_;
+  auto loss_now = [&] {
+    if (!ema_) return task_.validation_loss();
+    const auto averaged = ema_->average();
+    return task_.validation_loss();
+  };
+  const double loss = loss_now();
+  log_->info("Step {:>7}: training loss {:.4f}, validation loss {:.4f}, lr {:.2e}", steps_done_, h.loss.back(), loss,
+             h.lr.back());
+  if (!std::isfinite(loss))
+    fail("training", "the validation loss after step {} is {}; {}. Try a smaller learning rate", steps_done_, loss,
+         kept());
+  h.validation_step.push_back(static_cast<double>(steps_done_));
+  h.validation_loss.push_back(loss);
+  h.validation_seconds += seconds_since(begin);
 }
 
 std::string Trainer::kept() const {
@@ -205,59 +180,84 @@ bool Trainer::goes_on(double validation_loss) {
   return ++bad_validations_ <= training_.es_patience;
 }
 
-TrainingHistory Trainer::train() {
-  TrainingHistory h;
-  const int64_t N = training_.iterations, per_epoch = task_.batches_per_epoch();
-  log_->info("Training for {} iterations = {:.1f} epochs of {} batches, validating every {} iterations, patience {}", N,
-             static_cast<double>(N) / static_cast<double>(per_epoch), per_epoch, training_.validate_every_n_steps,
-             training_.es_patience);
-  MetricsFile metrics(folder_.saves() ? folder_.path() / "metrics.csv" : std::filesystem::path{}, first_step_ > 0);
-  Progress progress(N, 0, log_.terminal() ? ProgressOutput::terminal() : ProgressOutput::none());
-  const auto start = Clock::now();
-  int64_t items = 0;
-  for (int64_t step = 0; step < N && !h.stopped_early; ++step) {
-    const Step s = take_step(step);
-    items += s.items;
-    h.add(steps_done_, s.loss, s.lr, s.norms);
-    if (s.norms.skipped) {
-      progress.clear();
-      log_->warn("Skipping step {}: gradient norm {:.4g} exceeds max_grad_norm {:.4g}", steps_done_, s.norms.total,
-                 *training_.max_grad_norm);
-    }
-    std::optional<double> validation;
-    if ((step + 1) % training_.validate_every_n_steps == 0) {
+void Trainer::run(MetricsFile& metrics) {
+  TrainingHistory& h = history_;
+  const int64_t N = training_.iterations;
+  auto steps = [&] { return static_cast<int64_t>(h.step.size()); };
+  Progress progress(N, steps(), log_.terminal() ? ProgressOutput::terminal() : ProgressOutput::none());
+  for (auto last_save = Clock::now(); validation_due() || (steps() < N && !h.stopped_early);) {
+    int64_t items = 0;
+    if (!validation_due()) {
       const auto begin = Clock::now();
-      validation = validate();
-      h.validation_seconds += seconds_since(begin);
-      h.validation_step.push_back(static_cast<double>(steps_done_));
-      h.validation_loss.push_back(*validation);
-      progress.clear();
-      log_->info("Step {:>7}: training loss {:.4f}, validation loss {:.4f}, lr {:.2e}", steps_done_, s.loss,
-                 *validation, s.lr);
-      if (!std::isfinite(*validation))
-        fail("training", "the validation loss after step {} is {}; {}. Try a smaller learning rate", steps_done_,
-             *validation, kept());
-      save();
-      scheduler_->after_validation(*validation);
-      h.stopped_early = !goes_on(*validation);
+      const Step s = take_step(steps());
+      items = s.items;
+      h.items += items;
+      h.add(steps_done_, s.loss, s.lr, s.norms);
+      h.training_seconds += seconds_since(begin);
+      if (s.norms.skipped) {
+        progress.clear();
+        log_->warn("Skipping step {}: gradient norm {:.4g} exceeds max_grad_norm {:.4g}", steps_done_, s.norms.total,
+                   *training_.max_grad_norm);
+      }
     }
-    metrics.row(steps_done_, s.loss, s.lr, s.norms, validation);
-    scheduler_->after_iteration(step);
-    progress.update(step + 1, s.loss, s.lr, s.items);
+    if (validation_due()) {
+      save_state();
+      last_save = Clock::now();
+      progress.clear();
+      Interrupts::allow();  // a validation may take long, and is repeated
+      validate();
+      Interrupts::defer();
+      save_network();
+      scheduler_->after_validation(h.validation_loss.back());
+      h.stopped_early = !goes_on(h.validation_loss.back());
+    }
+    scheduler_->after_iteration(steps() - 1);
+    guarded([&] { metrics.rows(h); });
+    progress.update(steps(), h.loss.back(), h.lr.back(), items);
+    const auto& minutes = training_.checkpoint_every_n_minutes;
+    if (Interrupts::pending() || (minutes && seconds_since(last_save) >= 60 * *minutes)) {
+      save_state();
+      last_save = Clock::now();
+      if (Interrupts::pending()) progress.finish();
+      if (Interrupts::pending()) Interrupts::allow();
+    }
   }
   progress.finish();
-  h.training_seconds = seconds_since(start) - h.validation_seconds;
-  h.items_per_second = static_cast<double>(items) / std::max(h.training_seconds, 1e-9);
-  if (h.stopped_early)
-    log_->info("Stopped early at step {}: {} validations without a better loss than {:.4f}", steps_done_,
-               bad_validations_, best_loss_);
+}
+
+void Trainer::take_best() {
+  if (best_.empty()) return;
+  log_->info("Taking the network of the best validation (loss {:.4f})", best_loss_);
+  task_.model().load_state_dict(ctx_, [&](const std::string& name) { return best_.at(name); });
+}
+
+TrainingHistory Trainer::train() {
+  TrainingHistory& h = history_;
+  const int64_t N = training_.iterations, per_epoch = task_.batches_per_epoch();
+  log_->info("Training for {} iterations = {:.1f} epochs of {} batches, validating every {} iterations, patience {}{}",
+             N, static_cast<double>(N) / static_cast<double>(per_epoch), per_epoch, training_.validate_every_n_steps,
+             training_.es_patience, folder_.resumes() ? fmt::format(", {} iterations are done", h.step.size()) : "");
+  std::optional<MetricsFile> metrics;
+  guarded([&] {
+    metrics.emplace(folder_.saves() ? folder_.path() / "metrics.csv" : std::filesystem::path{}, metrics_begin_);
+    metrics->rows(h, validation_due());
+  });
+  if (!finished_) {
+    Interrupts::defer();
+    run(*metrics);
+    if (h.stopped_early)
+      log_->info("Stopped early at step {}: {} validations without a better loss than {:.4f}", steps_done_,
+                 bad_validations_, best_loss_);
+    take_best();
+    if (!finite()) fail("training", "the network after step {} is not finite; {}", steps_done_, kept());
+    finished_ = true;
+    save_state();
+    Interrupts::allow();
+  }
+  save_network();  // after a resume, too: the kill may have come before it
+  h.items_per_second = static_cast<double>(h.items) / std::max(h.training_seconds, 1e-9);
   log_->info("Trained for {} ({:.0f} jets/s), validated for {}", duration_text(h.training_seconds), h.items_per_second,
              duration_text(h.validation_seconds));
-  if (!best_.empty()) {
-    log_->info("Taking the network of the best validation (loss {:.4f})", best_loss_);
-    task_.model().load_state_dict(ctx_, [&](const std::string& name) { return best_.at(name); });
-  }
-  save();
   return h;
 }
 

@@ -1,4 +1,5 @@
 #pragma once
+#include <functional>
 #include <limits>
 #include <map>
 #include <optional>
@@ -59,25 +60,39 @@ GradientNorms update(Context& ctx, Module& model, Optimizer& optimizer, Ema* ema
 struct TrainingHistory {
   std::vector<double> step, loss, lr, grad_norm, grad_norm_net, grad_norm_framesnet;
   std::vector<double> validation_step, validation_loss;
-  int64_t skipped = 0;
+  int64_t skipped = 0, items = 0;
   double training_seconds = 0, validation_seconds = 0, items_per_second = 0;
   bool stopped_early = false;
   void add(int64_t steps_done, double loss, double lr, const GradientNorms& norms);
 };
 
-/// The training loop: steps, schedule, validation, early stopping, progress display, metrics.csv, and a saved model and
-/// state at every validation and at the end. Everything random comes from ctx.rng().
+class MetricsFile;
+
+/// The training loop: steps, schedule, validation, early stopping, progress display and metrics.csv. Everything random
+/// comes from ctx.rng().
 ///
-/// A loss or gradient that is NaN or infinite ends it with an Error that names the step; the files of the last
-/// validation stay.
+/// The state file is the one that counts: it holds all that the loop needs and is replaced as a whole, before every
+/// validation, every checkpoint_every_n_minutes, at the end, and when a signal asks the program to end (interrupt.h).
+/// From it resume() goes on to the same bits: what comes after a save (validation, network, rows of metrics.csv) is done
+/// again. The network is saved after each validation and at the end.
+///
+/// A loss or gradient that is NaN or infinite ends it with an Error that names the step; the network of the last
+/// validation stays.
 class Trainer {
  public:
   Trainer(Context& ctx, Trainable& task, const ExperimentConfig& config, const RunFolder& folder, Log& log);
   TrainingHistory train();
   /// Averaged parameters, where config.ema asks for them.
   Ema* ema() { return ema_ ? &*ema_ : nullptr; }
-  /// Goes on from the network and the state that an earlier training of this run saved.
-  void warm_start(int64_t index);
+  /// Goes on from what an earlier training of this run saved last; with `new_schedule` at the rate and from the start of
+  /// the schedule that the configuration names.
+  void warm_start(int64_t index, bool new_schedule = false);
+  /// Goes on where this training was when it was saved last.
+  void resume();
+  /// Seconds that the trainings before a resume took.
+  double earlier_seconds() const { return earlier_seconds_; }
+  /// For the start; train() saves when it is due.
+  void save_state();
 
  private:
   struct Step {
@@ -86,12 +101,20 @@ class Trainer {
     int64_t items = 0;
   };
   Step take_step(int64_t step);
-  double validate();
+  void run(MetricsFile& metrics);
+  bool validation_due() const;
+  void validate();
   /// Early stopping: false once es_patience validations in a row were not better. Keeps the best network if asked to.
   bool goes_on(double validation_loss);
-  void save();
+  void take_best();
+  void save_network();
+  bool finite() const;
+  /// Does what writes files; a failure says that the last state is there.
+  void guarded(const std::function<void()>& write) const;
   std::string kept() const;  // which network a failure leaves behind
   TrainingState state();
+  State loop_state();
+  void set_loop_state(State state);
 
   Context& ctx_;
   Workers workers_;
@@ -102,6 +125,12 @@ class Trainer {
   TrainingConfig training_;
   int64_t first_step_ = 0, steps_done_ = 0;  // of all trainings of this run: a warm start counts on
   int64_t saved_step_ = -1;                  // of the network that this training saved last
+  int64_t state_step_ = -1;                  // of its state
+  int64_t metrics_begin_ = 0;                // bytes in metrics.csv before this training's rows
+  bool published_ = false;                   // config.toml names this training
+  bool finished_ = false;                    // trained; the network is the one to evaluate
+  double earlier_seconds_ = 0;
+  TrainingHistory history_;
   double best_loss_ = std::numeric_limits<double>::infinity();
   int64_t bad_validations_ = 0;
   std::map<std::string, Tensor> best_;

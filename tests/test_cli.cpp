@@ -243,6 +243,32 @@ TEST_CASE("cli: bad input gets one clear error and nothing is written") {
   rejects({"verify", "nowhere.safetensors"}, {"nowhere.safetensors"});
 }
 
+TEST_CASE("cli: a command, a name or a path that is wrong is found before anything runs") {
+  rejects({"predct"}, {"unknown command 'predct'", "did you mean predict"});
+  rejects(tiny({"run_name=" + std::string(300, 'x')}), {"run_name", "300 characters", "at most 200"});
+  rejects(tiny({"--trace", "nowhere/trace.json"}), {"nowhere/trace.json", "No such file or directory"});
+  rejects(tiny({"--trace", "."}), {"is a folder"});
+  // The last of two names counts, as with overrides.
+  rejects({"run", "-cn", "toptagging", "-cn", "nothing"}, {"nothing"});
+}
+
+TEST_CASE("cli: inspect shows control characters as codes") {
+  ScratchFolder folder;
+  Context ctx(1);
+  save_safetensors(folder / "x.safetensors", {{"a\x1b[31m", ctx.zeros({1}, DType::f32)}},
+                   {{"key\x07", "\xc2\x9b value"}});
+  write_atomic(folder / "x.log", "one\ttwo\n\x1b]0;title\x07 \xce\xb5\n");
+  for (const char* name : {"x.safetensors", "x.log"}) {
+    const Finished f = test::lightcone({"inspect", name}, folder.path());
+    INFO(f.output);
+    CHECK(f.status == 0);
+    for (const char* bad : {"\x1b", "\x07", "\xc2\x9b"}) CHECK(!has(f.output, bad));
+    CHECK(has(f.output, "\\x1b"));
+    CHECK(has(f.output, "\\x07"));
+  }
+  CHECK(has(test::lightcone({"inspect", "x.log"}, folder.path()).output, "one\ttwo\n\\x1b]0;title\\x07 \xce\xb5\n"));
+}
+
 TEST_CASE("cli: damaged data is named, and nothing is written") {
   ScratchFolder data;
   const std::string whole = read_file(fs::path(LIGHTCONE_SOURCE_DIR) / "data" / "toptagging_tiny.npz");

@@ -116,6 +116,7 @@ TEST_CASE("config: values that make no sense are named") {
   const std::pair<const char*, const char*> table[] = {
       {"training.iterations=0", "training.iterations = 0 must be at least 1"},
       {"training.batchsize=-1", "training.batchsize = -1 must be at least 1"},
+      {"training.checkpoint_every_n_minutes=0", "training.checkpoint_every_n_minutes = 0 must be positive and finite"},
       {"training.lr=0", "training.lr = 0 must be positive and finite"},
       {"training.lr=nan", "training.lr = nan must be positive and finite"},
       {"training.eps=inf", "training.eps = inf must be positive and finite"},

@@ -214,7 +214,7 @@ TEST_CASE("write_atomic: replaces the whole file, and a failure leaves the old o
   const std::string full = error_of([&] { write_atomic(path, std::string(10000, 'x')); });
   setrlimit(RLIMIT_FSIZE, &before);
   std::signal(SIGXFSZ, handler);
-  CHECK(full == path.string() + ": cannot be written: File too large");
+  CHECK(full == path.string() + ": cannot be written: File too large; raise the limit (ulimit -f)");
   CHECK(read_file(path) == "older");
   CHECK(files() == 1);
 

@@ -6,6 +6,7 @@
 #include "experiments/compose.h"
 #include "experiments/tagging/tagging.h"
 #include "tests/support/scratch_folder.h"
+#include "tests/support/state_entries.h"
 
 using namespace lightcone;
 
@@ -29,7 +30,8 @@ ExperimentConfig small_config(const std::filesystem::path& base, std::vector<std
 }
 
 struct Trained {
-  std::string model, state;  // bytes of the files
+  std::string model;                         // bytes of the file
+  std::map<std::string, std::string> state;  // and of its entries
   TrainingHistory history;
 };
 
@@ -48,7 +50,7 @@ Trained train(int threads, std::vector<std::string> more = {}) {
   Trained out;
   out.history = trainer.train();
   out.model = read_file(folder.model_path(0));
-  out.state = read_file(folder.state_path(0));
+  out.state = test::state_entries(folder.state_path(0));
   return out;
 }
 

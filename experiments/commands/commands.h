@@ -11,7 +11,8 @@ namespace lightcone {
 
 struct RunRequest {
   ComposeRequest compose;
-  int threads = 0;            ///< 0: all
+  std::string resume;  ///< folder of a run that ended early and goes on; overrides only where they change no bits
+  int threads = 0;     ///< 0: all
   std::string profile_trace;  ///< file for a Chrome trace; empty: no profile
   bool profile = false;       ///< print a table of time per kernel at the end
 };

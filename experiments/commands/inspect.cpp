@@ -13,11 +13,25 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// Text of a file, which may hold anything, as a terminal may show it: control characters as their codes.
+std::string visible(const std::string& text) {
+  std::string out;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const auto c = static_cast<unsigned char>(text[i]);
+    const bool c1 = c == 0xc2 && i + 1 < text.size() && static_cast<unsigned char>(text[i + 1]) < 0xa0;  // U+0080 to 9f
+    if (c1 || (c < 0x20 && c != '\n' && c != '\t') || c == 0x7f)
+      out += fmt::format("\\x{:02x}", c1 ? static_cast<unsigned char>(text[++i]) : c);
+    else
+      out += text[i];
+  }
+  return out;
+}
+
 void inspect_safetensors(const fs::path& path) {
   const Safetensors file(path);
   for (const auto& [key, value] : file.metadata())
-    fmt::print("  {} = {}\n", key,
-               value.size() > 160 ? value.substr(0, 160) + fmt::format("… ({} characters)", value.size()) : value);
+    fmt::print("  {} = {}{}\n", visible(key), visible(value.substr(0, 160)),
+               value.size() > 160 ? fmt::format("… ({} characters)", value.size()) : "");
   int64_t elements = 0, trained = 0;
   for (const auto& name : file.names()) {
     const auto& info = file.info(name);
@@ -25,7 +39,7 @@ void inspect_safetensors(const fs::path& path) {
     for (int64_t e : info.shape) n *= e;
     elements += n;
     if (info.type.starts_with("F") || info.type == "BF16") trained += n;
-    fmt::print("  {:<70} {:<8} [{}]\n", name, info.type, fmt::join(info.shape, ", "));
+    fmt::print("  {:<70} {:<8} [{}]\n", visible(name), visible(info.type), fmt::join(info.shape, ", "));
   }
   fmt::print("  {} tensors, {} elements, {} of them floating point\n", file.names().size(), elements, trained);
 }
@@ -34,7 +48,7 @@ void inspect_npz(const fs::path& path) {
   const Npz file(path);
   for (const auto& name : file.names()) {
     const NpyReader array = file.open(name);
-    fmt::print("  {:<30} {:<6} {}\n", name, array.dtype(), array.shape());
+    fmt::print("  {:<30} {:<6} {}\n", visible(name), array.dtype(), array.shape());
   }
 }
 
@@ -53,7 +67,7 @@ void inspect_file(const fs::path& path) {
   else if (extension == ".npy")
     inspect_npy(path);
   else if (extension == ".json" || extension == ".toml" || extension == ".log" || extension == ".csv")
-    fmt::print("{}\n", read_file(path));
+    fmt::print("{}\n", visible(read_file(path)));
   else
     fail("inspect", "{}: expected .safetensors, .npz, .npy, .json, .toml, .csv, .log or the folder of a run",
          path.string());
@@ -65,10 +79,12 @@ void inspect_run(const fs::path& folder) {
   fmt::print("run {}\n", folder.string());
   std::vector<fs::path> files;
   for (const auto& entry : fs::recursive_directory_iterator(folder))
-    if (entry.is_regular_file()) files.push_back(entry.path());
+    if (entry.is_regular_file() && entry.path().filename() != ".lock") files.push_back(entry.path());
   std::sort(files.begin(), files.end());
-  for (const auto& f : files) fmt::print("  {:<50} {:>12} bytes\n", fs::relative(f, folder).string(), fs::file_size(f));
-  if (fs::exists(folder / "results.json")) fmt::print("\nresults.json\n{}\n", read_file(folder / "results.json"));
+  for (const auto& f : files)
+    fmt::print("  {:<50} {:>12} bytes\n", visible(fs::relative(f, folder).string()), fs::file_size(f));
+  if (fs::exists(folder / "results.json"))
+    fmt::print("\nresults.json\n{}\n", visible(read_file(folder / "results.json")));
   for (const auto& f : files)
     if (f.filename().string().starts_with("model_run")) {
       fmt::print("\n");

@@ -5,6 +5,7 @@
 #include "engine/file.h"
 #include "engine/safetensors.h"
 #include "experiments/figures.h"
+#include "experiments/interrupt.h"
 #include "experiments/machine.h"
 #include "experiments/paths.h"
 #include "experiments/progress.h"
@@ -181,38 +182,48 @@ void finish(const ExperimentConfig& config, const RunFolder& folder, const Tagge
   if (!evaluation.sets.empty()) print_table(evaluation.sets, log);
   log->info("Finished after {}, peak memory {}", duration_text(seconds), bytes_text(peak_memory()));
   if (!folder.saves()) return;
-  // As with the configuration: the latest, and each warm start's own.
+  if (config.plot) {
+    write_plots(folder, config, history, evaluation);
+    write_atomic(folder.path() / "report.html",
+                 html(make_report(config, tagger, history, evaluation, seconds, threads)));
+    log->info("Report: {}", (folder.path() / "report.html").string());
+  }
+  // As with the configuration: the latest, and each warm start's own; the last file of all says that the run is complete.
   const std::string results = results_json(evaluation, tagger, history, seconds).dump(2) + "\n";
   write_atomic(folder.path() / "results.json", results);
-  write_atomic(folder.path() / fmt::format("results_{}.json", folder.index()), results);
-  if (!config.plot) return;
-  write_plots(folder, config, history, evaluation);
-  write_atomic(folder.path() / "report.html", html(make_report(config, tagger, history, evaluation, seconds, threads)));
-  log->info("Report: {}", (folder.path() / "report.html").string());
+  write_atomic(RunFolder::results_path(folder.path(), folder.index()), results);
 }
 
 }  // namespace
 
-void run_tagging(Context& ctx, ExperimentConfig& config, Log& log) {
+void run_tagging(Context& ctx, ExperimentConfig& config, Log& log, RunOptions options) {
+  const Interrupts interrupts("nothing was written");
   const auto start = Clock::now();
   std::unique_ptr<Tagger> tagger = build_tagger(ctx, config, tagging_task(config));
-  RunFolder folder(config);
+  RunFolder folder(config, options.resumes);
   const Sets sets = load_sets(ctx, config, log);
   std::optional<TaggingTraining> training;
   std::optional<Trainer> trainer;
   if (config.train) {
     training.emplace(ctx, *tagger, sets.train, sets.val, config, static_cast<uint64_t>(*config.seed));
     trainer.emplace(ctx, *training, config, folder, log);
-    if (folder.warm_start()) trainer->warm_start(*folder.warm_start());
+    if (folder.resumes())
+      trainer->resume();
+    else if (folder.warm_start())
+      trainer->warm_start(*folder.warm_start(), options.new_schedule);
   } else if (folder.warm_start()) {
     const auto model = folder.model_path(*folder.warm_start());
     config.ema ? load_averaged_model(ctx, model, *tagger) : load_model(ctx, model, *tagger);
   } else if (config.evaluate) {
     log->warn("train = false without a warm start: the network has its initial, random weights");
   }
-  folder.create(config, log);  // whatever is wrong with the input was said before: nothing is written then
-  log->info("Run {} (index {}{}), seed {}, {} threads", folder.path().string(), folder.index(),
-            folder.saves() ? "" : ", not saved", *config.seed, ctx.threads());
+  // Whatever is wrong with the input was said before: nothing is written then.
+  folder.create(config, log, [&] {
+    if (trainer) trainer->save_state();
+  });
+  Interrupts::advise(folder.saves() ? "go on with: " + folder.resume_command() : "nothing is saved (save=false)");
+  log->info("Run {} (index {}{}{}), seed {}, {} threads", folder.path().string(), folder.index(),
+            folder.resumes() ? ", resumed" : "", folder.saves() ? "" : ", not saved", *config.seed, ctx.threads());
   log->info("{} with {} parameters in {}", tagger->title(), tagger->num_parameters(),
             config.use_float64 ? "f64" : "f32");
 
@@ -227,7 +238,8 @@ void run_tagging(Context& ctx, ExperimentConfig& config, Log& log) {
   }
   if (config.evaluate)
     evaluate(ctx, *tagger, sets, config, trainer && trainer->ema() ? "_without_ema" : "", evaluation, log);
-  finish(config, folder, *tagger, history, evaluation, seconds_since(start), ctx.threads(), log);
+  const double seconds = seconds_since(start) + (trainer ? trainer->earlier_seconds() : 0);
+  finish(config, folder, *tagger, history, evaluation, seconds, ctx.threads(), log);
 }
 
 }  // namespace lightcone

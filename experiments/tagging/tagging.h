@@ -58,7 +58,12 @@ class TaggingTraining : public Trainable {
   int64_t batch_size_ = 0;
 };
 
+struct RunOptions {
+  bool resumes = false;       ///< goes on with the training that config.run_dir and run_idx name
+  bool new_schedule = false;  ///< of a warm start (Trainer::warm_start)
+};
+
 /// Trains, evaluates, plots and reports, as the configuration says.
-void run_tagging(Context& ctx, ExperimentConfig& config, Log& log);
+void run_tagging(Context& ctx, ExperimentConfig& config, Log& log, RunOptions options = {});
 
 }  // namespace lightcone

@@ -1,0 +1,28 @@
+#include "experiments/metrics_file.h"
+
+#include "engine/error.h"
+#include "experiments/trainer.h"
+
+namespace lightcone {
+
+MetricsFile::MetricsFile(const Path& path, int64_t begin) {
+  if (path.empty()) return;
+  std::error_code none;
+  const auto size = std::filesystem::file_size(path, none);
+  if (none || size < static_cast<uint64_t>(begin)) begin = 0;
+  file_.emplace(path, begin);
+  if (begin == 0) file_->write("step,loss,lr,grad_norm,grad_norm_net,grad_norm_framesnet,val_loss\n");
+}
+
+void MetricsFile::rows(const TrainingHistory& h, size_t pending) {
+  for (; file_ && written_ + pending < h.step.size(); ++written_) {
+    const size_t i = written_;
+    std::string validation;
+    if (validations_ < h.validation_step.size() && h.validation_step[validations_] == h.step[i])
+      validation = fmt::format("{:.9g}", h.validation_loss[validations_++]);
+    file_->write(fmt::format("{:.0f},{:.9g},{:.9g},{:.6g},{:.6g},{:.6g},{}\n", h.step[i], h.loss[i], h.lr[i],
+                             h.grad_norm[i], h.grad_norm_net[i], h.grad_norm_framesnet[i], validation));
+  }
+}
+
+}  // namespace lightcone
