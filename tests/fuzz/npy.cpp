@@ -1,0 +1,7 @@
+#include "engine/npy.h"
+
+#include "tests/fuzz/targets.h"
+
+void lightcone::fuzz::npy(Bytes input) {
+  with_guards([&](Context& ctx) { load_npy(ctx, memory_file(input)); });
+}
