@@ -3,5 +3,5 @@
 #include "tests/fuzz/targets.h"
 
 void lightcone::fuzz::npy(Bytes input) {
-  with_guards([&](Context& ctx) { load_npy(ctx, memory_file(input)); });
+  with_guards(input, [&](Context& ctx) { load_npy(ctx, memory_file(input)); });
 }

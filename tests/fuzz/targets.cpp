@@ -27,11 +27,13 @@ bool allows_errors(const std::function<void()>& read) {
   }
 }
 
-void with_guards(const std::function<void(Context& ctx)>& read) {
+void with_guards(Bytes input, const std::function<void(Context& ctx)>& read) {
   Context ctx(1);
   ctx.allocator().set_guard(true);
   allows_errors([&] { read(ctx); });
   if (ctx.allocator().guard_violations() != 0) throw std::logic_error("a write outside of a tensor");
+  if (static_cast<size_t>(ctx.allocator().statistics().peak) > 65536 + 3000 * input.size())
+    throw std::logic_error("a small file took a lot of memory");
 }
 
 }  // namespace lightcone::fuzz

@@ -22,7 +22,8 @@ Path memory_file(Bytes bytes);
 /// Calls `read`, which may throw Error. True if it did not.
 bool allows_errors(const std::function<void()>& read);
 
-/// Calls `read` with a new Context whose memory stands between guard bands, and checks them.
-void with_guards(const std::function<void(Context& ctx)>& read);
+/// Calls `read`, which may throw Error, with a new Context. Demands that it writes to no memory but its tensors', and
+/// that these take no more than the input can fill: deflate yields 1032 bytes a byte, and transposing takes twice that.
+void with_guards(Bytes input, const std::function<void(Context& ctx)>& read);
 
 }  // namespace lightcone::fuzz
