@@ -14,17 +14,15 @@ if [ -z "$clang" ] || [ ! -e "$($clang -print-file-name=lib/linux/libclang_rt.fu
   echo "fuzz: left out, no clang++-14 with libFuzzer here; sh setup.sh --fuzz installs it"
   exit 77
 fi
-if [ ! -f $build/build.ninja ]; then
-  launcher=$(command -v ccache || true)
-  cmake --preset fuzz ${launcher:+-DCMAKE_CXX_COMPILER_LAUNCHER=$launcher} >/dev/null
-fi
+[ -f $build/build.ninja ] || cmake --preset fuzz >/dev/null
 log=$(ninja -C $build) || { echo "$log"; exit 1; }
 
 mkdir -p $build/findings
 for target in "$@"; do
-  # Small real files to start from; what the fuzzer adds to them stays in $build/corpus.
+  # Small real files to start from. What the fuzzer adds to them goes, so that the next run is the same.
   seeds=$build/seeds/$target
-  mkdir -p $seeds $build/corpus/$target
+  rm -rf $seeds
+  mkdir -p $seeds
   case $target in
     toml) find configs tests/fuzz/seeds/toml -name '*.toml' -size -2k ;;
     overrides) find tests/fuzz/seeds/overrides -type f ;;
