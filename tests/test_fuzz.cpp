@@ -23,7 +23,7 @@ const Target targets[] = {
     {"safetensors", fuzz::safetensors, {formats / "python.safetensors"}},
     {"npy", fuzz::npy, {formats / "v1.npy", formats / "v2.npy"}},
     {"npz", fuzz::npz, {formats / "small.npz"}},
-    {"toml", fuzz::toml, {seeds / "toml/every_syntax.toml", root / "configs/demo.toml"}},
+    {"toml", fuzz::toml, {seeds / "toml/every_syntax.toml"}},
     {"overrides", fuzz::overrides, {seeds / "overrides/10", seeds / "overrides/11"}},
 };
 
@@ -58,7 +58,7 @@ TEST_CASE("fuzz: real files cut off at every byte, and with every byte damaged")
       for (size_t at = 0; at < bytes.size(); ++at) {
         INFO(file.string(), ", byte ", at);
         REQUIRE_NOTHROW(run(target, bytes.substr(0, at)));
-        for (unsigned char change : {0x01, 0x20, 0x80, 0xff}) {
+        for (unsigned char change : {0x01, 0x80}) {
           std::string damaged = bytes;
           damaged[at] = static_cast<char>(damaged[at] ^ change);
           REQUIRE_NOTHROW(run(target, damaged));
