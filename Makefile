@@ -9,7 +9,7 @@ sources = find $(wildcard engine data kernels autograd models experiments tests 
 
 .DEFAULT_GOAL := build
 .NOTPARALLEL:
-.PHONY: help build demo test bench format format-check install clean all configure setup
+.PHONY: help build demo test sanitize fuzz bench format format-check install clean all configure setup fuzz-setup
 
 help:          ## show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1 \t/p' Makefile | expand -t 20
@@ -21,8 +21,20 @@ build: configure  ## build/lightcone (the default)
 demo: build    ## train a tagger on the jets that come with the program, in about a minute
 	build/lightcone run -cn demo
 
-test: all format-check  ## build everything, check the formatting, run all tests
+test: all format-check fuzz-setup  ## build everything, check the formatting, run all tests
 	@OMP_WAIT_POLICY=passive ctest --test-dir build --output-on-failure -j $$(nproc)
+
+sanitize: setup  ## the readers and the kernels under the sanitizers of addresses, undefined behaviour and threads
+	@for preset in sanitize tsan; do \
+	  test -f build-$$preset/build.ninja || cmake --preset $$preset || exit; \
+	  ninja -C build-$$preset lightcone_quick_tests || exit; \
+	done
+	LIGHTCONE_CASE=1-1000 build-sanitize/lightcone_quick_tests
+	OMP_THREAD_LIMIT=1 build-tsan/lightcone_quick_tests
+
+RUNS ?= 1000000
+fuzz: fuzz-setup  ## the fuzzers of the file readers, RUNS=1000000 inputs each (tests/fuzz/README.md)
+	@tests/fuzz/run.sh $(RUNS)
 
 bench: configure  ## build and run the benches; JSON in bench/results/
 	@ninja -C build lightcone_bench
@@ -39,7 +51,7 @@ install: build  ## install to PREFIX (/usr/local): binary, configs, data
 	@cmake --install build --prefix '$(PREFIX)'
 
 clean:         ## remove what was built
-	rm -rf build build-debug build-sanitize build-portable
+	rm -rf build build-debug build-sanitize build-tsan build-fuzz build-portable
 
 all: configure
 	@ninja -C build
@@ -51,3 +63,7 @@ configure: setup
 
 setup:
 	@$(SETUP)
+
+# Without them the fuzzers are left out, and ctest says so.
+fuzz-setup: setup
+	@$(SETUP) --fuzz || echo 'make: going on without the fuzzers'

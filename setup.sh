@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs the Debian packages that Lightcone needs: the missing ones only, so that with all in place it touches neither
-# the network nor the system. `sh setup.sh --dry-run` shows what it would do. make runs it before every target.
+# the network nor the system. `sh setup.sh --dry-run` shows what it would do. make runs it before every target, and
+# before the tests with --fuzz, for what the fuzzers need besides.
 set -eu
 
 # The one list: package, why.
@@ -22,13 +23,22 @@ clang-format-14       make format; pinned, since each version formats differentl
 gnuplot-nox           the plots of a run
 fonts-dejavu-core     their letters
 '
+fuzz_packages='
+clang-14              the fuzzers of the file readers
+libclang-rt-14-dev    libFuzzer and the sanitizers for it
+libomp-14-dev         OpenMP for it
+'
 
-case "${1-}" in
-  '') dry_run= ;;
-  --dry-run) dry_run=yes ;;
-  *) echo "usage: sh setup.sh [--dry-run]    installs what Lightcone needs from Debian's packages:$packages"
-     case "$1" in -h | --help) exit 0 ;; *) exit 2 ;; esac ;;
-esac
+dry_run=
+for option; do
+  case "$option" in
+    --dry-run) dry_run=yes ;;
+    --fuzz) packages="$packages${fuzz_packages#?}" ;;
+    *) echo "usage: sh setup.sh [--dry-run] [--fuzz]    installs what Lightcone needs from Debian's packages:$packages
+with --fuzz also:$fuzz_packages"
+       case "$option" in -h | --help) exit 0 ;; *) exit 2 ;; esac ;;
+  esac
+done
 fail() { printf 'setup.sh: %s\n' "$@" >&2; exit 1; }
 
 if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then

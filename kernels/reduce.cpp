@@ -11,15 +11,24 @@ namespace lightcone::kernels {
 namespace cpu {
 constexpr int64_t grain = 16384;
 
+// In 64 sums side by side, then of their halves: as accurate at every level of optimisation, where a loop that is not
+// vectorised would lose a digit per factor of ten in n.
+template <class T, class Sum = sum_type<T>>
+Sum sum_of(int64_t n, const T* x) {
+  constexpr int64_t lanes = 64;
+  Sum sums[lanes] = {};
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes)
+    for (int64_t l = 0; l < lanes; ++l) sums[l] += Sum(x[i + l]);
+  for (int64_t l = 0; i + l < n; ++l) sums[l] += Sum(x[i + l]);
+  for (int64_t half = lanes / 2; half > 0; half /= 2)
+    for (int64_t l = 0; l < half; ++l) sums[l] += sums[l + half];
+  return sums[0];
+}
+
 template <class T, class Sum = sum_type<T>>
 void sum_last(Context& ctx, int64_t rows, int64_t cols, const T* x, Sum scale, T* y) {
-  parallel_rows(ctx, rows, cols, [&](int64_t t) {
-    const T* in = x + t * cols;
-    Sum s = 0;
-#pragma omp simd reduction(+ : s)
-    for (int64_t c = 0; c < cols; ++c) s += Sum(in[c]);
-    y[t] = T(scale * s);
-  });
+  parallel_rows(ctx, rows, cols, [&](int64_t t) { y[t] = T(scale * sum_of(cols, x + t * cols)); });
 }
 
 template <class T, class Sum = sum_type<T>>
@@ -42,15 +51,10 @@ void sum_leading(Context& ctx, int64_t rows, int64_t cols, const T* x, double sc
   });
 }
 
-template <class T, class Sum = sum_type<T>>
+template <class T>
 double sum_all(Context& ctx, int64_t n, const T* x) {
-  return parallel_sum<double>(ctx, n, grain, [&](int64_t, int64_t begin, int64_t end) {
-    const T* in = x;
-    Sum s = 0;
-#pragma omp simd reduction(+ : s)
-    for (int64_t i = begin; i < end; ++i) s += Sum(in[i]);
-    return double(s);
-  });
+  return parallel_sum<double>(
+      ctx, n, grain, [&](int64_t, int64_t begin, int64_t end) { return double(sum_of(end - begin, x + begin)); });
 }
 
 // dx[t, c] = scale dy[t] (along columns) or scale dy[c].

@@ -13,6 +13,7 @@ using namespace lightcone;
 
 // Lets an allocation that is too large return null under the address sanitizer, as it does without.
 extern "C" const char* __asan_default_options() { return "allocator_may_return_null=1"; }
+extern "C" const char* __tsan_default_options() { return "allocator_may_return_null=1"; }
 
 TEST_CASE("allocator: a freed block serves the next request of its size class") {
   Allocator a;

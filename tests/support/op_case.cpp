@@ -69,10 +69,24 @@ struct Result {
   int64_t violations = 0;
 };
 
+// Numbers that every dtype holds, so that rounding them is not counted as an error of the gradient.
 std::vector<Array> cotangents(const std::vector<Array>& outputs, uint64_t seed) {
   std::vector<Array> out;
-  for (size_t i = 0; i < outputs.size(); ++i) out.push_back(normal(outputs[i].shape, seed * 1000 + 17 + i));
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    out.push_back(normal(outputs[i].shape, seed * 1000 + 17 + i));
+    for (double& v : out.back().values) v = std::round(v * 32) / 32;
+  }
   return out;
+}
+
+Tensor input(Context& ctx, const Array& a, DType dtype, bool narrowed) {
+  const Tensor t = to_tensor(ctx, a, dtype);
+  if (!narrowed || a.shape.rank() == 0) return t;
+  Shape longer = a.shape;
+  longer[0] += 2;
+  Tensor rows = ctx.empty(longer, dtype).narrow(1, a.shape[0]);
+  if (t.bytes()) std::memcpy(rows.raw(), t.raw(), t.bytes());
+  return rows;
 }
 
 Result run(const OpCase& c, const std::vector<Array>& inputs, DType dtype, int threads, bool backward) {
@@ -82,7 +96,7 @@ Result run(const OpCase& c, const std::vector<Array>& inputs, DType dtype, int t
   {
     Tape tape(ctx);
     std::vector<Var> x;
-    for (const Array& a : inputs) x.push_back(tape.variable(to_tensor(ctx, a, dtype)));
+    for (const Array& a : inputs) x.push_back(tape.variable(input(ctx, a, dtype, c.narrowed)));
     std::vector<Var> leaves = x;
     const std::vector<Var> y = c.op(x);
     for (const Var& v : y) r.outputs.push_back(to_array(v.value()));

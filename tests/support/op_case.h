@@ -39,6 +39,7 @@ struct OpCase {
   std::function<std::vector<Array>(const std::vector<Array>&)> oracle;
   std::vector<DType> dtypes = {DType::f64, DType::f32, DType::bf16};
   bool differentiable = true;
+  bool narrowed = false;  ///< the inputs come as rows in the middle of a longer tensor, at any alignment
   /// Multiplies the table; a value other than 1 is derived in a comment where it is set.
   double tolerance_factor = 1;
   /// Step of the central differences, relative to the largest input, and what they may differ by (relative to the
