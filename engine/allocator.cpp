@@ -4,7 +4,11 @@
 #include <bit>
 #include <cstdlib>
 #include <cstring>
-#include <new>
+#include <utility>
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 #include "engine/error.h"
 
@@ -14,37 +18,62 @@ namespace {
 constexpr size_t alignment = 64;
 constexpr size_t band = 256;  // guard bytes before and after a block
 constexpr unsigned char pattern = 0xa5;
+constexpr size_t huge_page = size_t{2} << 20, slab_bytes = 16 * huge_page;
+constexpr size_t slab_share = size_t{256} << 10;  // blocks from this size on are cut from slabs
 }  // namespace
 
 Allocator::~Allocator() { trim(); }
 
-size_t Allocator::size_class(size_t bytes) {
-  if (bytes <= 256) return 256;
-  const size_t step = std::max<size_t>(std::bit_floor(bytes - 1) / 4, alignment);
-  return (bytes + step - 1) / step * step;
+Allocator::Class Allocator::class_of(size_t bytes) {
+  if (bytes <= 256) return {256, 0};
+  const size_t top = std::bit_floor(bytes - 1), step = top / 4, quarter = (bytes - 1 - top) / step + 1;
+  return {top + quarter * step, 4 * (std::bit_width(top) - 9) + quarter};
+}
+
+size_t Allocator::class_size(size_t index) {
+  if (index == 0) return 256;
+  const size_t top = size_t{256} << (index - 1) / 4;
+  return top + top / 4 * ((index - 1) % 4 + 1);
+}
+
+unsigned char* Allocator::from_system(size_t size) {
+  if (size < slab_share) return static_cast<unsigned char*>(std::aligned_alloc(alignment, size));
+  if (slabs_.empty() || slab_left_ < size) {
+    const size_t slab = std::max(slab_bytes, (size + huge_page - 1) / huge_page * huge_page);
+    slabs_.reserve(slabs_.size() + 1);
+    void* memory = std::aligned_alloc(huge_page, slab);
+    if (!memory) return nullptr;
+#ifdef __linux__
+    madvise(memory, slab, MADV_HUGEPAGE);
+#endif
+    slabs_.push_back(memory);
+    slab_next_ = static_cast<unsigned char*>(memory);
+    slab_left_ = slab;
+  }
+  slab_left_ -= size;
+  return std::exchange(slab_next_, slab_next_ + size);
 }
 
 void* Allocator::allocate(size_t bytes) {
-  const size_t size = size_class(bytes);
+  const auto [size, index] = class_of(bytes);
   std::lock_guard lock(mutex_);
-  ++statistics_.calls;
-  statistics_.in_use += size;
-  statistics_.peak = std::max(statistics_.peak, statistics_.in_use);
+  FreeList& list = lists_[index];
   unsigned char* block = nullptr;
-  auto list = free_.find(size);
-  if (list != free_.end() && !list->second.empty()) {
-    block = static_cast<unsigned char*>(list->second.back());
-    list->second.pop_back();
+  if (!list.blocks.empty()) {
+    block = static_cast<unsigned char*>(list.blocks.back());
+    list.blocks.pop_back();
   } else {
-    block = static_cast<unsigned char*>(std::aligned_alloc(alignment, size + 2 * band));
-    if (!block) {
-      statistics_.in_use -= size;
-      fail("memory", "no room for {} bytes ({} in use); use a smaller batch", bytes, statistics_.in_use);
-    }
+    list.blocks.reserve(list.known + 1);  // so that release() never needs memory
+    block = from_system(size + 2 * band);
+    if (!block) fail("memory", "no room for {} bytes ({} in use); use a smaller batch", bytes, statistics_.in_use);
     block += band;
+    ++list.known;
     ++statistics_.system_calls;
     statistics_.reserved += size;
   }
+  ++statistics_.calls;
+  statistics_.in_use += size;
+  statistics_.peak = std::max(statistics_.peak, statistics_.in_use);
   if (guard_) {
     std::memset(block - band, pattern, band);
     std::memset(block, 0xff, bytes);
@@ -55,7 +84,7 @@ void* Allocator::allocate(size_t bytes) {
 
 void Allocator::release(void* pointer, size_t bytes) noexcept {
   if (!pointer) return;
-  const size_t size = size_class(bytes);
+  const auto [size, index] = class_of(bytes);
   auto* block = static_cast<unsigned char*>(pointer);
   std::lock_guard lock(mutex_);
   statistics_.in_use -= size;
@@ -65,12 +94,7 @@ void Allocator::release(void* pointer, size_t bytes) noexcept {
     };
     if (!intact(block - band, band) || !intact(block + bytes, size - bytes + band)) ++violations_;
   }
-  try {
-    free_[size].push_back(pointer);
-  } catch (const std::bad_alloc&) {  // no room to note it: back to the system
-    std::free(block - band);
-    statistics_.reserved -= static_cast<int64_t>(size);
-  }
+  lists_[index].blocks.push_back(pointer);
 }
 
 MemoryStatistics Allocator::statistics() const {
@@ -85,11 +109,21 @@ void Allocator::reset_peak() {
 
 void Allocator::trim() {
   std::lock_guard lock(mutex_);
-  for (auto& [size, blocks] : free_) {
-    for (void* block : blocks) std::free(static_cast<unsigned char*>(block) - band);
-    statistics_.reserved -= static_cast<int64_t>(size * blocks.size());
-    blocks.clear();
+  const bool all = statistics_.in_use == 0;
+  for (size_t index = 0; index < lists_.size(); ++index) {
+    FreeList& list = lists_[index];
+    const size_t size = class_size(index);
+    const bool slab = size + 2 * band >= slab_share;
+    if (slab && !all) continue;
+    if (!slab)
+      for (void* block : list.blocks) std::free(static_cast<unsigned char*>(block) - band);
+    statistics_.reserved -= static_cast<int64_t>(size * list.blocks.size());
+    list.known -= list.blocks.size();
+    list.blocks.clear();
   }
+  if (!all) return;
+  for (void* slab : slabs_) std::free(slab);
+  slabs_.clear();
 }
 
 void Allocator::set_guard(bool on) {

@@ -116,15 +116,36 @@ void multiply(int64_t rows, int64_t k, const bf16* left, const bf16* right, int6
   constexpr AmxTiles::Shape whole{16, 64};
   const AmxTiles tiles({whole, whole, whole, whole, whole, whole, whole, whole});
   const int64_t depth = blocks(k, 32), step = depth * tile_elements;
+  // Where sums start, and where they end up before the edges of c are cut: [32 rows][32 columns].
+  alignas(64) float start[32 * 32], sums[32 * 32];
   for (int64_t j = first; j < last; j += 32) {
     const bf16* panel = right + j / 32 * 2 * step;
     const int64_t cols = std::min<int64_t>(32, last - j);
+    if (bias)
+      for (int64_t r = 0; r < 16; ++r)
+        for (int half = 0; half < 32; half += 16)
+          _mm512_store_ps(start + r * 32 + half, _mm512_maskz_loadu_ps(tiled::first(cols - half), bias + j + half));
     for (int64_t i = 0; i < rows; i += 32) {
       const bf16 *upper = left + i / 16 * step, *lower = upper + step, *b = panel;
-      _tile_zero(0);
-      _tile_zero(1);
-      _tile_zero(2);
-      _tile_zero(3);
+      const int64_t present = std::min<int64_t>(32, rows - i);
+      const bool inside = present == 32 && cols == 32;
+      float* out = c + i * n + j;
+      // The lines of c come from far away while the sums are computed.
+      for (int64_t r = 0; r < present; ++r) {
+        __builtin_prefetch(out + r * n, 1);
+        __builtin_prefetch(out + r * n + cols - 1, 1);
+      }
+      if (bias) {
+        _tile_loadd(0, start, 128);
+        _tile_loadd(1, start + 16, 128);
+        _tile_loadd(2, start, 128);
+        _tile_loadd(3, start + 16, 128);
+      } else {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+      }
       for (int64_t p = 0; p < depth; ++p, upper += tile_elements, lower += tile_elements, b += 2 * tile_elements) {
         _tile_loadd(4, upper, 64);
         _tile_loadd(6, b, 64);
@@ -135,16 +156,13 @@ void multiply(int64_t rows, int64_t k, const bf16* left, const bf16* right, int6
         _tile_dpbf16ps(2, 5, 6);
         _tile_dpbf16ps(3, 5, 7);
       }
-      const int64_t present = std::min<int64_t>(32, rows - i);
-      float* out = c + i * n + j;
-      if (present == 32 && cols == 32 && !bias && !accumulate) {
+      if (inside && !accumulate) {
         _tile_stored(0, out, n * 4);
         _tile_stored(1, out + 16, n * 4);
         _tile_stored(2, out + 16 * n, n * 4);
         _tile_stored(3, out + 16 * n + 16, n * 4);
         continue;
       }
-      alignas(64) float sums[32 * 32];
       _tile_stored(0, sums, 128);
       _tile_stored(1, sums + 16, 128);
       _tile_stored(2, sums + 16 * 32, 128);
@@ -153,10 +171,7 @@ void multiply(int64_t rows, int64_t k, const bf16* left, const bf16* right, int6
         for (int half = 0; half < 32; half += 16) {
           const __mmask16 mask = tiled::first(cols - half);
           __m512 v = _mm512_load_ps(sums + r * 32 + half);
-          if (accumulate)
-            v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, out + half));
-          else if (bias)
-            v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, bias + j + half));
+          if (accumulate) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, out + half));
           _mm512_mask_storeu_ps(out + half, mask, v);
         }
     }
