@@ -36,8 +36,17 @@ const Family attention_family([](Runner& run) {
   struct Size {
     int64_t jets, mean, heads, head_dim;
   };
-  for (DType dtype : {DType::f32, DType::bf16})
-    for (const Size& n : {Size{128, 55, 8, 16}, Size{512, 30, 16, 8}, Size{1, 50, 8, 16}}) {
+  struct Kind {
+    DType dtype;
+    Products products;
+  };
+  // The last sizes are the heads of the networks with 10 and 1 thousand parameters.
+  for (auto [dtype, products] :
+       {Kind{DType::f32, Products::exact}, {DType::f32, Products::bf16}, {DType::bf16, Products::exact}})
+    for (const Size& n : {Size{128, 55, 8, 16}, Size{512, 30, 16, 8}, Size{1, 50, 8, 16}, Size{1, 1000, 8, 16},
+                          Size{128, 55, 4, 8}, Size{128, 55, 1, 4}}) {
+      if (products == Products::bf16 && n.head_dim <= largest_exact_head) continue;
+      const DType operand = products == Products::bf16 ? DType::bf16 : dtype;  // of the products
       Context& ctx = run.context();
       const std::vector<double> ptr = jet_offsets(n.jets, n.mean);
       const int64_t T = ptr.back(), columns = n.heads * n.head_dim;
@@ -59,19 +68,21 @@ const Family attention_family([](Runner& run) {
       auto segment = [view](Operands& o) {
         return AttentionSegment{view(o.qkv, 0), view(o.qkv, 1), view(o.qkv, 2), view(o.y, 0)};
       };
-      auto forward = [&ctx, segment, jets, scale](Operands& o) {
+      auto forward = [&ctx, segment, jets, scale, products = products](Operands& o) {
         const AttentionSegment s = segment(o);
-        attention(ctx, {&s, 1}, jets, jets, scale, {}, o.lse);
+        attention(ctx, {&s, 1}, jets, jets, scale, {}, o.lse, o.y.dtype() == DType::f32 ? products : Products::exact);
       };
-      auto backward = [&ctx, segment, view, jets, scale](Operands& o) {
+      auto backward = [&ctx, segment, view, jets, scale, products = products](Operands& o) {
         const AttentionSegment s = segment(o);
         const AttentionGradient g{view(o.dy, 0), view(o.dqkv, 0), view(o.dqkv, 1), view(o.dqkv, 2)};
-        attention_backward(ctx, {&s, 1}, {&g, 1}, jets, jets, scale, {}, o.lse);
+        attention_backward(ctx, {&s, 1}, {&g, 1}, jets, jets, scale, {}, o.lse,
+                           o.y.dtype() == DType::f32 ? products : Products::exact);
       };
       const std::string size =
-          fmt::format("{} {} jets of {}, {} heads of {}", dtype, n.jets, n.mean, n.heads, n.head_dim);
+          fmt::format("{}{} {} jets of {}, {} heads of {}", dtype,
+                      products == Products::bf16 ? " by bf16 products" : "", n.jets, n.mean, n.heads, n.head_dim);
       run({.name = "attention " + size,
-           .dtype = dtype,
+           .dtype = operand,
            .bytes = 4 * bytes,
            .flops = 4 * pairs * n.head_dim,
            .ceiling = Ceiling::gemm,
@@ -81,10 +92,10 @@ const Family attention_family([](Runner& run) {
                  forward(o);
                  return relative_error(o.y, naive(ctx, o.qkv, ptr, n.heads, n.head_dim));
                },
-           .tolerance = tolerance(dtype),
+           .tolerance = tolerance(operand),
            .make = [&]() -> std::function<void()> { return [o = operands(), forward]() mutable { forward(o); }; }});
       run({.name = "attention_backward " + size,
-           .dtype = dtype,
+           .dtype = operand,
            .bytes = 8 * bytes,
            .flops = 10 * pairs * n.head_dim,
            .ceiling = Ceiling::gemm,
@@ -101,7 +112,7 @@ const Family attention_family([](Runner& run) {
                  backward(exact);
                  return relative_error(o.dqkv, exact.dqkv);
                },
-           .tolerance = tolerance(dtype),
+           .tolerance = tolerance(operand),
            .make = [&]() -> std::function<void()> {
              Operands o = operands();
              forward(o);  // y and lse

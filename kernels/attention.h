@@ -50,9 +50,11 @@ struct AttentionDropout {
   Draw draw;
 };
 
-/// What q, k, v, dy, p and ds are rounded to where they enter a product: not at all, or (f32 tensors only) to bf16 as
-/// automatic mixed precision does. Sums, softmax and all tensors stay f32.
+/// What q, k, v, dy, p and ds are rounded to where they enter a product: not at all, or (f32 tensors only) to bf16, as
+/// automatic mixed precision allows. Sums, softmax, <dy, y> and all tensors stay f32. Heads of few features, from which
+/// bf16 gains no time, stay exact.
 enum class Products : uint8_t { exact, bf16 };
+inline constexpr int64_t largest_exact_head = 8;
 
 /// Attention of each jet's queries to the same jet's keys (Vaswani et al., arXiv:1706.03762, eq. 1), without a matrix
 /// of all pairs (Dao et al., arXiv:2205.14135):

@@ -3,6 +3,7 @@
 #include "kernels/attention_products.h"
 
 #if defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__AVX512BW__)
+#define LIGHTCONE_ATTENTION_AMX
 // The products of attention in bf16 tiles. Each instruction multiplies
 //
 //     c[i][l] += sum over r, h of a[i][2r + h] b[r][2l + h]        16 rows i, 16 lanes l, up to 16 pairs r

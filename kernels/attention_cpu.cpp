@@ -169,23 +169,21 @@ void dispatch(std::span<const AttentionSegment> segments, Products products, F&&
   int64_t q_size = 0, v_size = 0;
   for (const AttentionSegment& s : segments) q_size += s.q.size(), v_size += s.v.size();
   const int64_t size = std::max(q_size, v_size);
-  auto in_blocks_of = [&](auto type, auto rounded) {
-    using E = typename decltype(type)::type;
-    using S = sum_type<E>;
-    if (size <= 4)
-      f(type, Type<PlainProducts<S, 4, rounded>>());
-    else if (size <= 8)
-      f(type, Type<PlainProducts<S, 8, rounded>>());
-    else
-      f(type, Type<PlainProducts<S, 16, rounded>>());
-  };
-  if (products == Products::exact)
-    return dispatch_compute("attention", segments[0].q.tensor.dtype(),
-                            [&](auto type) { in_blocks_of(type, std::false_type()); });
-#if defined(__AMX_BF16__)
-  if (amx_available()) return f(Type<float>(), Type<AmxProducts>());
+  if (products == Products::bf16 && size > largest_exact_head) {
+#if defined(LIGHTCONE_ATTENTION_AMX)
+    if (amx_available()) return f(Type<float>(), Type<AmxProducts>());
 #endif
-  in_blocks_of(Type<float>(), std::true_type());
+    return f(Type<float>(), Type<PlainProducts<float, 16, true>>());
+  }
+  dispatch_compute("attention", segments[0].q.tensor.dtype(), [&](auto type) {
+    using S = sum_type<typename decltype(type)::type>;
+    if (size <= 4)
+      f(type, Type<PlainProducts<S, 4, false>>());
+    else if (size <= 8)
+      f(type, Type<PlainProducts<S, 8, false>>());
+    else
+      f(type, Type<PlainProducts<S, 16, false>>());
+  });
 }
 }  // namespace
 

@@ -11,7 +11,7 @@
 namespace lightcone::kernels::cpu {
 
 /// Multiply-adds of a chunk of work items: some 10 us.
-inline constexpr int64_t chunk_work = 1 << 19;
+inline constexpr int64_t chunk_work = 1 << 20;
 
 /// Some queries of one head of one jet against all keys of the jet. Where several items share a head of keys (several
 /// query heads, or a long jet cut into pieces), each sums dk and dv for itself, from row `partial` on; else that is -1.
@@ -147,6 +147,8 @@ class Features {
       P* place = panel + at / B * rows * B + at % B;
       if (width == B)
         f(place, c, std::integral_constant<int64_t, B>());
+      else if (width == B / 2)
+        f(place, c, std::integral_constant<int64_t, B / 2>());
       else
         f(place, c, width);
       c += width;

@@ -208,9 +208,13 @@ struct RunningSoftmax {
     const Vector<S> before = max;
     max = top > max ? top : max;
     // -inf - -inf would be NaN while a finite score may still come.
-    const Vector<S> shift = max == -S(INFINITY) ? Vector<S>{} : max, rescale = vector_math::exp2<S>(before - shift);
-    for (int64_t d = 0; d < size; ++d) vectors(y)[d] *= rescale;
-    Vector<S> total = sum * rescale;
+    const Vector<S> shift = max == -S(INFINITY) ? Vector<S>{} : max;
+    Vector<S> total = {};
+    if (started) {
+      const Vector<S> rescale = vector_math::exp2<S>(before - shift);
+      for (int64_t d = 0; d < size; ++d) vectors(y)[d] *= rescale;
+      total = sum * rescale;
+    }
     for (int64_t j = 0; j < n; ++j) total += vectors(s)[j] = vector_math::exp2<S>(vectors(s)[j] - shift);
     sum = total;
     started = true;
