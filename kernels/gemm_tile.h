@@ -4,25 +4,21 @@
 #include <cstdint>
 #include <utility>
 
+#include "kernels/vector.h"
+
 /// The innermost loop of matrix products in f32 and f64: one tile of c stays in vector registers while k runs.
 namespace lightcone::kernels::gemm {
 
 #if defined(__AVX512F__)
-inline constexpr int vector_bytes = 64, tile_vectors = 4;
+inline constexpr int tile_vectors = 4;
 /// Rows of a tile that is 1, 2, … vectors wide: sums, the vectors of b and a factor fit 32 registers.
 inline constexpr std::array<int, tile_vectors> tile_rows = {12, 12, 8, 6};
 #else
-#if defined(__AVX__)
-inline constexpr int vector_bytes = 32, tile_vectors = 2;
-#else
-inline constexpr int vector_bytes = 16, tile_vectors = 2;
-#endif
+inline constexpr int tile_vectors = 2;
 inline constexpr std::array<int, tile_vectors> tile_rows = {6, 6};  // of 16 registers
 #endif
 inline constexpr int most_rows = tile_rows[0];
 
-template <class T>
-inline constexpr int lanes = vector_bytes / sizeof(T);
 /// Columns of a tile, and of a panel of b.
 template <class T>
 inline constexpr int tile_cols = tile_vectors* lanes<T>;
@@ -30,11 +26,11 @@ inline constexpr int tile_cols = tile_vectors* lanes<T>;
 inline constexpr int64_t tile_depth = 128;
 
 template <class T>
-struct UnalignedVector {
+struct UnalignedVectorOf {
   typedef T type __attribute__((vector_size(vector_bytes), aligned(alignof(T)), may_alias));
 };
 template <class T>
-using Vector = typename UnalignedVector<T>::type;
+using UnalignedVector = typename UnalignedVectorOf<T>::type;
 
 /// Where a tile ends up: c[i * row + j] = sum, plus what it was if `accumulate`, plus bias[j] unless null; j < cols.
 template <class T>
@@ -49,16 +45,17 @@ struct TileResult {
 /// + p * row] if `transposed`.
 template <class T, bool transposed, int V, int R>
 void tile(int64_t k, const T* a, int64_t row, const T* panel, const TileResult<T>& out) {
-  Vector<T> sum[R][V] = {};
+  using Vector = UnalignedVector<T>;
+  Vector sum[R][V] = {};
   int64_t p = 0;
   for (int64_t next = 0; next <= R; ++next) {
     // The lines of c come from far away while the sums are computed, a row at a time so that they do not hold up b.
     if (next < R)
       for (int v = 0; v < V; ++v) __builtin_prefetch(out.c + next * out.row + v * lanes<T>, 1);
     for (const int64_t end = next < R ? k / R * (next + 1) : k; p < end; ++p, panel += V * lanes<T>) {
-      Vector<T> b[V];
+      Vector b[V];
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) b[v] = *reinterpret_cast<const Vector<T>*>(panel + v * lanes<T>);
+      for (int v = 0; v < V; ++v) b[v] = *reinterpret_cast<const Vector*>(panel + v * lanes<T>);
 #pragma GCC unroll 12
       for (int i = 0; i < R; ++i) {
         const T factor = transposed ? a[p * row + i] : a[i * row + p];
@@ -72,17 +69,17 @@ void tile(int64_t k, const T* a, int64_t row, const T* panel, const TileResult<T
     for (int i = 0; i < R; ++i)
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) {
-        auto& c = *reinterpret_cast<Vector<T>*>(out.c + i * out.row + v * lanes<T>);
-        Vector<T> value = sum[i][v];
+        auto& c = *reinterpret_cast<Vector*>(out.c + i * out.row + v * lanes<T>);
+        Vector value = sum[i][v];
         if (out.accumulate) value += c;
-        if (out.bias) value += *reinterpret_cast<const Vector<T>*>(out.bias + v * lanes<T>);
+        if (out.bias) value += *reinterpret_cast<const Vector*>(out.bias + v * lanes<T>);
         c = value;
       }
     return;
   }
   for (int i = 0; i < R; ++i) {
     T row_of_sums[V * lanes<T>];
-    for (int v = 0; v < V; ++v) *reinterpret_cast<Vector<T>*>(row_of_sums + v * lanes<T>) = sum[i][v];
+    for (int v = 0; v < V; ++v) *reinterpret_cast<Vector*>(row_of_sums + v * lanes<T>) = sum[i][v];
     for (int64_t j = 0; j < out.cols; ++j) {
       T& c = out.c[i * out.row + j];
       T value = row_of_sums[j];
