@@ -104,6 +104,7 @@ TEST_CASE("a family has its test and its bench") {
       {"gemm", {"matmul", "kernels/linear_parts.h"}},
       {"gemm_amx", {"matmul", "kernels/gemm.cpp"}},
       {"amx", {"matmul", "kernels/gemm_amx.h"}},
+      {"attention_cpu", {"attention", "kernels/attention.cpp"}},
   };
   int families = 0;
   for (const auto& file : sources("kernels")) {
