@@ -114,11 +114,20 @@ JetSet gather_jets(Context& ctx, const JetSet& jets, std::span<const int64_t> in
 
 std::vector<JetSet> gather_parts(Context& ctx, const JetSet& jets, std::span<const int64_t> indices, DType dtype,
                                  int64_t jets_per_part) {
-  std::vector<JetSet> parts;
-  for (size_t begin = 0; begin < indices.size(); begin += jets_per_part)
-    parts.push_back(
-        gather_jets(ctx, jets, indices.subspan(begin, std::min<size_t>(jets_per_part, indices.size() - begin)), dtype));
-  return parts;
+  const int32_t* ptr = jets.ptr.data<int32_t>();
+  auto constituents = [&](int64_t i) { return int64_t{ptr[indices[i] + 1]} - ptr[indices[i]]; };
+  const auto count = static_cast<int64_t>(indices.size()), parts = (count + jets_per_part - 1) / jets_per_part;
+  int64_t all = 0, before = 0, end = 0;
+  for (int64_t i = 0; i < count; ++i) all += constituents(i);
+  std::vector<JetSet> out;
+  for (int64_t part = 0; part < parts; ++part) {
+    // A jet belongs where its middle falls; each part has one at least.
+    const int64_t begin = end, last = count - (parts - 1 - part);
+    do before += constituents(end++);
+    while (end < last && (part + 1 == parts || (2 * before + constituents(end)) * parts <= 2 * all * (part + 1)));
+    out.push_back(gather_jets(ctx, jets, indices.subspan(begin, end - begin), dtype));
+  }
+  return out;
 }
 
 }  // namespace lightcone

@@ -16,8 +16,8 @@ void mlp(Context& ctx, int64_t T, int64_t K, int64_t H, int64_t N, const In* x, 
   using Sum = sum_type<In>;
   const auto &up = w1.of_transpose<P>(ctx), &down = w2.of_transpose<P>(ctx);
   Bias<In> bias1(ctx, H, b1), bias2(ctx, N, b2);
-  constexpr int64_t most = gemm::row_chunk<P>;
-  const int64_t chunk = T > 4 * most ? most : most / 4;  // a single jet is shared, too
+  constexpr int64_t most = gemm::row_chunk<P>, few = std::is_same_v<P, bf16> ? 32 : 24;
+  const int64_t chunk = T > 4 * most ? most : few;  // a single jet is shared, too
   parallel_chunks(ctx, T, chunk, [&](int64_t, int64_t begin, int64_t end) {
     const int64_t rows = end - begin;
     auto sums = ctx.scratch<Sum>(rows * std::max(H, N));

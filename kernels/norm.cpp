@@ -1,6 +1,5 @@
 #include "kernels/norm.h"
 
-#include <algorithm>
 #include <cmath>
 
 #include "engine/check.h"
@@ -9,43 +8,21 @@
 namespace lightcone::kernels {
 
 namespace cpu {
-// Four rows are taken at a time, so that their sums need not wait for each other. Where fewer are left, the last one
-// stands for those that are missing: what a row gets does not depend on the others.
-constexpr int together = 4;
-
-template <class T>
-struct Rows {
-  const T* row[together];
-  Rows(const T* first, int64_t count, int64_t cols) {
-    for (int r = 0; r < together; ++r) row[r] = first + std::min<int64_t>(r, count - 1) * cols;
-  }
-  auto operator()(int r, int64_t c) const { return sum_type<T>(row[r][c]); }
-};
-
-template <class Sum>
-struct Means {
-  Sum of[together];
-};
-
-// of[r] = mean over c of term(r, c)
-template <class Sum, class F>
-Means<Sum> means(int64_t cols, F&& term) {
-  Sum s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-#pragma omp simd reduction(+ : s0, s1, s2, s3)
-  for (int64_t c = 0; c < cols; ++c) {
-    s0 += term(0, c);
-    s1 += term(1, c);
-    s2 += term(2, c);
-    s3 += term(3, c);
-  }
-  return {s0 / cols, s1 / cols, s2 / cols, s3 / cols};
-}
-
-// f(first row, count) for groups of up to four rows, on all threads.
-template <class F>
-void row_groups(Context& ctx, int64_t rows, int64_t cols, F&& f) {
-  parallel_chunks(ctx, rows, together * grain_for(together * cols), [&](int64_t, int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; t += together) f(t, std::min<int64_t>(together, end - t));
+template <class T, class Sum = sum_type<T>>
+void layer_norm(Context& ctx, int64_t rows, int64_t cols, const T* x, Sum eps, T* y, Sum* rstd) {
+  parallel_rows(ctx, rows, cols, [&](int64_t t) {
+    const T* in = x + t * cols;
+    T* out = y + t * cols;
+    Sum m = 0, v = 0;
+#pragma omp simd reduction(+ : m)
+    for (int64_t c = 0; c < cols; ++c) m += Sum(in[c]);
+    m /= cols;
+    // Two passes: the one-pass variance cancels for log-energies, whose mean is far from zero.
+#pragma omp simd reduction(+ : v)
+    for (int64_t c = 0; c < cols; ++c) v += (Sum(in[c]) - m) * (Sum(in[c]) - m);
+    const Sum r = 1 / std::sqrt(v / cols + eps);
+    for (int64_t c = 0; c < cols; ++c) out[c] = T((Sum(in[c]) - m) * r);
+    rstd[t] = r;
   });
 }
 
@@ -60,60 +37,50 @@ void store_row(int64_t cols, const T* add, T* out, F&& value) {
 }
 
 template <class T, class Sum = sum_type<T>>
-void layer_norm(Context& ctx, int64_t rows, int64_t cols, const T* x, Sum eps, T* y, Sum* rstd) {
-  row_groups(ctx, rows, cols, [&](int64_t t, int64_t count) {
-    const Rows<T> in(x + t * cols, count, cols);
-    const auto mean = means<Sum>(cols, [&](int r, int64_t c) { return in(r, c); });
-    // Two passes: the one-pass variance cancels for log-energies, whose mean is far from zero.
-    const auto variance =
-        means<Sum>(cols, [&](int r, int64_t c) { return (in(r, c) - mean.of[r]) * (in(r, c) - mean.of[r]); });
-    for (int r = 0; r < count; ++r) {
-      const Sum m = mean.of[r], scale = 1 / std::sqrt(variance.of[r] + eps);
-      store_row<T>(cols, nullptr, y + (t + r) * cols, [&](int64_t c) { return (in(r, c) - m) * scale; });
-      rstd[t + r] = scale;
-    }
-  });
-}
-
-template <class T, class Sum = sum_type<T>>
 void layer_norm_backward(Context& ctx, int64_t rows, int64_t cols, const T* dy, const T* y, const Sum* rstd,
                          const T* add, T* dx) {
-  row_groups(ctx, rows, cols, [&](int64_t t, int64_t count) {
-    const Rows<T> g(dy + t * cols, count, cols), n(y + t * cols, count, cols);
-    const auto mean_g = means<Sum>(cols, [&](int r, int64_t c) { return g(r, c); });
-    const auto mean_gn = means<Sum>(cols, [&](int r, int64_t c) { return g(r, c) * n(r, c); });
-    for (int r = 0; r < count; ++r) {
-      const Sum scale = rstd[t + r], m = mean_g.of[r], along = mean_gn.of[r];
-      store_row(cols, add ? add + (t + r) * cols : nullptr, dx + (t + r) * cols,
-                [&](int64_t c) { return scale * (g(r, c) - m - n(r, c) * along); });
+  parallel_rows(ctx, rows, cols, [&](int64_t t) {
+    const T *g = dy + t * cols, *n = y + t * cols;
+    const Sum r = rstd[t];
+    Sum mean_g = 0, mean_gn = 0;
+#pragma omp simd reduction(+ : mean_g, mean_gn)
+    for (int64_t c = 0; c < cols; ++c) {
+      mean_g += Sum(g[c]);
+      mean_gn += Sum(g[c]) * Sum(n[c]);
     }
+    mean_g /= cols;
+    mean_gn /= cols;
+    store_row(cols, add ? add + t * cols : nullptr, dx + t * cols,
+              [&](int64_t c) { return r * (Sum(g[c]) - mean_g - Sum(n[c]) * mean_gn); });
   });
 }
 
 template <class T, class Sum = sum_type<T>>
 void rms_norm(Context& ctx, int64_t rows, int64_t cols, const T* x, Sum eps, T* y, Sum* rstd) {
-  row_groups(ctx, rows, cols, [&](int64_t t, int64_t count) {
-    const Rows<T> in(x + t * cols, count, cols);
-    const auto square = means<Sum>(cols, [&](int r, int64_t c) { return in(r, c) * in(r, c); });
-    for (int r = 0; r < count; ++r) {
-      const Sum scale = 1 / std::sqrt(square.of[r] + eps);
-      store_row<T>(cols, nullptr, y + (t + r) * cols, [&](int64_t c) { return in(r, c) * scale; });
-      rstd[t + r] = scale;
-    }
+  parallel_rows(ctx, rows, cols, [&](int64_t t) {
+    const T* in = x + t * cols;
+    T* out = y + t * cols;
+    Sum square = 0;
+#pragma omp simd reduction(+ : square)
+    for (int64_t c = 0; c < cols; ++c) square += Sum(in[c]) * Sum(in[c]);
+    const Sum r = 1 / std::sqrt(square / cols + eps);
+    for (int64_t c = 0; c < cols; ++c) out[c] = T(Sum(in[c]) * r);
+    rstd[t] = r;
   });
 }
 
 template <class T, class Sum = sum_type<T>>
 void rms_norm_backward(Context& ctx, int64_t rows, int64_t cols, const T* dy, const T* y, const Sum* rstd, const T* add,
                        T* dx) {
-  row_groups(ctx, rows, cols, [&](int64_t t, int64_t count) {
-    const Rows<T> g(dy + t * cols, count, cols), n(y + t * cols, count, cols);
-    const auto mean_gn = means<Sum>(cols, [&](int r, int64_t c) { return g(r, c) * n(r, c); });
-    for (int r = 0; r < count; ++r) {
-      const Sum scale = rstd[t + r], along = mean_gn.of[r];
-      store_row(cols, add ? add + (t + r) * cols : nullptr, dx + (t + r) * cols,
-                [&](int64_t c) { return scale * (g(r, c) - n(r, c) * along); });
-    }
+  parallel_rows(ctx, rows, cols, [&](int64_t t) {
+    const T *g = dy + t * cols, *n = y + t * cols;
+    const Sum r = rstd[t];
+    Sum mean_gn = 0;
+#pragma omp simd reduction(+ : mean_gn)
+    for (int64_t c = 0; c < cols; ++c) mean_gn += Sum(g[c]) * Sum(n[c]);
+    mean_gn /= cols;
+    store_row(cols, add ? add + t * cols : nullptr, dx + t * cols,
+              [&](int64_t c) { return r * (Sum(g[c]) - Sum(n[c]) * mean_gn); });
   });
 }
 }  // namespace cpu
