@@ -11,7 +11,6 @@ cmake                 the build
 ninja-build           the build
 make                  the front door
 git                   the commit in the version, and in the report of each run
-libdnnl-dev           oneDNN: matrix products on the CPU
 libfmt-dev            text formatting
 libspdlog-dev         the log
 nlohmann-json3-dev    JSON: results, safetensors headers

@@ -1,15 +1,12 @@
 #include "bench/ceilings.h"
 
-#include <dnnl.h>
-#include <omp.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cstring>
-#include <dnnl.hpp>
 #include <fstream>
 
 #include "engine/threads.h"
+#include "kernels/amx.h"
 
 namespace lightcone::bench {
 namespace {
@@ -26,46 +23,19 @@ double best_seconds(int runs, F&& f) {
   return best;
 }
 
-double f32_peak(int64_t n) {
-  std::vector<float> a(n * n, 0.5f), b(n * n, 0.25f), c(n * n);
-  const double seconds =
-      best_seconds(10, [&] { dnnl_sgemm('N', 'N', n, n, n, 1.f, a.data(), n, b.data(), n, 0.f, c.data(), n); });
-  return 2. * n * n * n / seconds;
-}
-
-double bf16_peak(int64_t n) {
-  using Memory = dnnl::memory;
-  const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
-  dnnl::stream stream(engine);
-  const Memory::desc any({n, n}, Memory::data_type::bf16, Memory::format_tag::any);
-  const Memory::desc result({n, n}, Memory::data_type::f32, Memory::format_tag::ab);
-  try {
-    const dnnl::matmul::primitive_desc description({any, any, result}, engine);
-    const dnnl::matmul product(description);
-    Memory a(description.src_desc(), engine), b(description.weights_desc(), engine), c(result, engine);
-    for (Memory& m : {std::ref(a), std::ref(b)}) std::memset(m.get_data_handle(), 0, m.get_desc().get_size());
-    const double seconds = best_seconds(10, [&] {
-      product.execute(stream, {{DNNL_ARG_SRC, a}, {DNNL_ARG_WEIGHTS, b}, {DNNL_ARG_DST, c}});
-      stream.wait();
-    });
-    return 2. * n * n * n / seconds;
-  } catch (const dnnl::error&) {
-    return f32_peak(n);  // no bf16 on this CPU: the kernels compute in f32 then, too
-  }
-}
-
-double f64_peak(Context& ctx) {
-  constexpr int lanes = 8, chains = 16;
-  constexpr int64_t steps = 2'000'000;
-  using Vector [[gnu::vector_size(lanes * sizeof(double))]] = double;
-  std::vector<double> sink(ctx.threads());
-  const double seconds = best_seconds(3, [&] {
+// Multiply-adds of vector registers that depend on nothing but themselves.
+template <class T>
+double vector_peak(Context& ctx, int64_t steps) {
+  constexpr int lanes = 64 / sizeof(T), chains = 16;
+  using Vector [[gnu::vector_size(64)]] = T;
+  std::vector<T> sink(ctx.threads());
+  const double seconds = best_seconds(5, [&] {
     parallel_chunks(ctx, ctx.threads(), 1, [&](int64_t chunk, int64_t, int64_t) {
       Vector sums[chains];
-      for (int i = 0; i < chains; ++i) sums[i] = Vector{} + i;  // different, or the compiler computes one
+      for (int i = 0; i < chains; ++i) sums[i] = Vector{} + T(i);  // different, or the compiler computes one
       Vector factor = {}, term = {};
-      factor += 0.5;
-      term += 1.0 / static_cast<double>(chunk + 1);
+      factor += T(0.5);
+      term += T(1) / static_cast<T>(chunk + 1);
       for (int64_t s = 0; s < steps; ++s) {
 #pragma GCC unroll 16
         for (Vector& v : sums) v = v * factor + term;
@@ -74,7 +44,29 @@ double f64_peak(Context& ctx) {
         for (int lane = 0; lane < lanes; ++lane) sink[chunk] += v[lane];
     });
   });
-  return 2. * lanes * chains * steps * ctx.threads() / seconds;
+  return 2. * lanes * chains * static_cast<double>(steps) * ctx.threads() / seconds;
+}
+
+// Products of AMX tiles; without AMX the kernels multiply bf16 in f32, and so does this.
+double bf16_peak(Context& ctx, int64_t steps) {
+#if defined(__AMX_BF16__)
+  if (amx_available()) {
+    const double seconds = best_seconds(5, [&] {
+      parallel_chunks(ctx, ctx.threads(), 1, [&](int64_t, int64_t, int64_t) {
+        constexpr AmxTiles::Shape whole{16, 64};
+        const AmxTiles tiles({whole, whole, whole, whole, whole, whole, whole, whole});
+        for (int64_t s = 0; s < steps; ++s) {
+          _tile_dpbf16ps(0, 4, 6);
+          _tile_dpbf16ps(1, 4, 7);
+          _tile_dpbf16ps(2, 5, 6);
+          _tile_dpbf16ps(3, 5, 7);
+        }
+      });
+    });
+    return 4. * 2 * 16 * 16 * 32 * static_cast<double>(steps) * ctx.threads() / seconds;
+  }
+#endif
+  return vector_peak<float>(ctx, steps);
 }
 
 }  // namespace
@@ -107,13 +99,10 @@ double copy_bandwidth(Context& ctx, int64_t bytes) {
   return 2. * bytes / seconds;
 }
 
-double gemm_peak(Context& ctx, DType dtype, int64_t n) {
-  if (dtype == DType::f64) return f64_peak(ctx);
-  const int before = omp_get_max_threads();
-  omp_set_num_threads(ctx.threads());
-  const double peak = dtype == DType::bf16 ? bf16_peak(n) : f32_peak(n);
-  omp_set_num_threads(before);
-  return peak;
+double gemm_peak(Context& ctx, DType dtype, bool quick) {
+  const int64_t steps = quick ? 10'000 : 1'000'000;
+  if (dtype == DType::f64) return vector_peak<double>(ctx, steps);
+  return dtype == DType::bf16 ? bf16_peak(ctx, steps) : vector_peak<float>(ctx, steps);
 }
 
 }  // namespace lightcone::bench

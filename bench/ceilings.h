@@ -9,8 +9,8 @@ std::string cpu_model();
 
 /// Bytes per second, reads plus writes, of a copy of `bytes` bytes; the best of a few.
 double copy_bandwidth(Context& ctx, int64_t bytes);
-/// FLOP per second of an n³ product by oneDNN on its own threads (f32, bf16), or of multiply-adds in registers (f64);
-/// the best of a few.
-double gemm_peak(Context& ctx, DType dtype, int64_t n);
+/// FLOP per second that products of this dtype cannot exceed: multiply-adds of vector registers (f64, f32) or of AMX tiles
+/// (bf16, where the CPU has them), without any load; the best of a few.
+double gemm_peak(Context& ctx, DType dtype, bool quick);
 
 }  // namespace lightcone::bench

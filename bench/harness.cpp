@@ -38,7 +38,7 @@ double Runner::ceiling(Ceiling kind, DType dtype) {
   for (const auto& [name, value] : ceilings_)
     if (name == key) return value;
   const double value = kind == Ceiling::copy ? copy_bandwidth(ctx_, options_.quick ? 1 << 24 : 2 * last_level_cache())
-                                             : gemm_peak(ctx_, dtype, options_.quick ? 128 : 1024);
+                                             : gemm_peak(ctx_, dtype, options_.quick);
   fmt::print("{:<44} {:>11.1f} G{}/s\n", "ceiling: " + key, value * 1e-9, kind == Ceiling::copy ? "B" : "FLOP");
   ceilings_.emplace_back(key, value);
   return value;

@@ -11,7 +11,7 @@ namespace lightcone::bench {
 /// What a kernel's speed is held against; both are measured in the same run, on the same threads.
 enum class Ceiling {
   copy,  ///< bytes per second of a copy between buffers larger than the last-level cache, reads plus writes
-  gemm,  ///< FLOP per second of a 1024³ product in the case's dtype: oneDNN's (f32, bf16), multiply-adds alone (f64)
+  gemm,  ///< FLOP per second of multiply-adds of registers in the case's dtype (AMX tiles for bf16)
 };
 
 /// One thing to check and to time.

@@ -14,9 +14,6 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <thread>
-#if __has_include(<oneapi/dnnl/dnnl_version.h>)
-#include <oneapi/dnnl/dnnl_version.h>
-#endif
 
 #include "version.h"
 
@@ -95,9 +92,6 @@ std::vector<std::pair<std::string, std::string>> version_facts() {
   std::vector<std::pair<std::string, std::string>> facts = {
       {"Lightcone", LIGHTCONE_VERSION + (commit.empty() ? "" : " (" + commit + ")")},
       {"Compiler", fmt::format("{}, -march={}", compiler, LIGHTCONE_ARCH)}};
-#ifdef DNNL_VERSION_MAJOR
-  facts.emplace_back("oneDNN", fmt::format("{}.{}.{}", DNNL_VERSION_MAJOR, DNNL_VERSION_MINOR, DNNL_VERSION_PATCH));
-#endif
   facts.emplace_back("fmt", fmt::format("{}.{}.{}", FMT_VERSION / 10000, FMT_VERSION / 100 % 100, FMT_VERSION % 100));
   facts.emplace_back("spdlog", fmt::format("{}.{}.{}", SPDLOG_VER_MAJOR, SPDLOG_VER_MINOR, SPDLOG_VER_PATCH));
   facts.emplace_back("nlohmann json", fmt::format("{}.{}.{}", NLOHMANN_JSON_VERSION_MAJOR, NLOHMANN_JSON_VERSION_MINOR,

@@ -284,3 +284,35 @@ TEST_CASE("prefetcher: works ahead by one item, and stops when it is not wanted 
   }
   CHECK(made >= 4);
 }
+
+TEST_CASE("parts of a batch: all jets in order, constituents shared evenly") {
+  Context ctx;
+  // 40 jets of 1 to 100 constituents; momenta say which one they are of.
+  JetSet jets;
+  std::vector<double> ptr = {0}, momenta;
+  for (int64_t i = 0; i < 40; ++i) {
+    const int64_t n = 1 + i * 37 % 100;
+    ptr.push_back(ptr.back() + static_cast<double>(n));
+    momenta.insert(momenta.end(), 4 * n, static_cast<double>(i));
+  }
+  jets.ptr = ctx.of({41}, DType::i32, ptr);
+  jets.fourmomenta = ctx.of({static_cast<int64_t>(momenta.size()) / 4, 4}, DType::f64, momenta);
+  std::vector<int64_t> indices(40);
+  for (int64_t i = 0; i < 40; ++i) indices[i] = 39 - i;
+  for (int64_t per_part : {1, 3, 16, 40, 100}) {
+    const auto parts = gather_parts(ctx, jets, indices, DType::f64, per_part);
+    CHECK(static_cast<int64_t>(parts.size()) == (40 + per_part - 1) / per_part);
+    int64_t next = 39;
+    for (const JetSet& part : parts) {
+      REQUIRE(part.size() > 0);
+      if (per_part > 1) {
+        const double share = ptr.back() / static_cast<double>(parts.size());
+        CHECK(std::abs(static_cast<double>(part.fourmomenta.dim(0)) - share) <= 100);
+      }
+      for (int64_t j = 0; j < part.size(); ++j, --next)
+        CHECK(part.fourmomenta.data<double>()[4 * part.ptr.data<int32_t>()[j]] == static_cast<double>(next));
+    }
+    CHECK(next == -1);
+  }
+  CHECK(gather_parts(ctx, jets, {}, DType::f64, 16).empty());
+}

@@ -41,7 +41,8 @@ class Batch:
         starts = torch.cumsum(counts, 0) - counts
         slots = torch.arange(int(counts.max()))
         self.mask = slots[None] < counts[:, None]
-        self.gather = torch.where(self.mask, starts[:, None] + slots[None], 0)
+        self.padded = torch.where(self.mask, starts[:, None] + slots[None], 0).reshape(-1)
+        self.ragged = torch.nonzero(self.mask.reshape(-1))[:, 0]
 
 
 current = None  # the batch that attention is in
@@ -49,9 +50,13 @@ current = None  # the batch that attention is in
 
 def attention(q, k, v, attn_mask=None, **options):
     """q, k, v [1, heads, T, channels] of all jets -> the same, each jet by itself."""
-    padded = [x[0][:, current.gather].transpose(0, 1) for x in (q, k, v)]
-    y = F.scaled_dot_product_attention(*padded, attn_mask=current.mask[:, None, None, :])
-    return y.transpose(0, 1)[:, current.mask][None]
+    shape = current.mask.shape
+
+    def pad(x):
+        return x[0].index_select(1, current.padded).reshape(x.shape[1], *shape, x.shape[-1]).transpose(0, 1)
+
+    y = F.scaled_dot_product_attention(pad(q), pad(k), pad(v), attn_mask=current.mask[:, None, None, :])
+    return y.transpose(0, 1).reshape(y.shape[1], -1, y.shape[-1]).index_select(1, current.ragged)[None]
 
 
 backend.attention = attention
