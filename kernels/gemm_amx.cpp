@@ -118,6 +118,7 @@ void multiply(int64_t rows, int64_t k, const bf16* left, const bf16* right, int6
   const int64_t depth = blocks(k, 32), step = depth * tile_elements;
   // Where sums start, and where they end up before the edges of c are cut: [32 rows][32 columns].
   alignas(64) float start[32 * 32], sums[32 * 32];
+  finish_writes();
   for (int64_t j = first; j < last; j += 32) {
     const bf16* panel = right + j / 32 * 2 * step;
     const int64_t cols = std::min<int64_t>(32, last - j);
@@ -125,6 +126,7 @@ void multiply(int64_t rows, int64_t k, const bf16* left, const bf16* right, int6
       for (int64_t r = 0; r < 16; ++r)
         for (int half = 0; half < 32; half += 16)
           _mm512_store_ps(start + r * 32 + half, _mm512_maskz_loadu_ps(tiled::first(cols - half), bias + j + half));
+    finish_writes();
     for (int64_t i = 0; i < rows; i += 32) {
       const bf16 *upper = left + i / 16 * step, *lower = upper + step, *b = panel;
       const int64_t present = std::min<int64_t>(32, rows - i);
