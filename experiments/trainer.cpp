@@ -8,6 +8,7 @@
 #include "autograd/optim/clip.h"
 #include "experiments/batch_gradient.h"
 #include "experiments/interrupt.h"
+#include "experiments/machine.h"
 #include "experiments/metrics_file.h"
 #include "experiments/progress.h"
 #include "kernels/elementwise.h"
@@ -160,6 +161,10 @@ Trainer::Step Trainer::take_step(int64_t step) {
   s.norms = update(ctx_, task_.model(), optimizer_, ema(), training_, step);
   if (!s.norms.skipped) scheduler_->after_update();
   steps_done_ = first_step_ + step + 1;
+  if (const int64_t calls = workers_.memory().system_calls; calls != system_calls_) {
+    system_calls_ = calls;
+    last_growth_ = steps_done_;
+  }
   return s;
 }
 
@@ -258,6 +263,9 @@ TrainingHistory Trainer::train() {
   h.items_per_second = static_cast<double>(h.items) / std::max(h.training_seconds, 1e-9);
   log_->info("Trained for {} ({:.0f} jets/s), validated for {}", duration_text(h.training_seconds), h.items_per_second,
              duration_text(h.validation_seconds));
+  if (last_growth_)
+    log_->info("Tensors of training take {}; none was asked from the system after step {}",
+               bytes_text(workers_.memory().reserved), last_growth_);
   return h;
 }
 

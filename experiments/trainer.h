@@ -130,6 +130,7 @@ class Trainer {
   bool published_ = false;                   // config.toml names this training
   bool finished_ = false;                    // trained; the network is the one to evaluate
   double earlier_seconds_ = 0;
+  int64_t system_calls_ = 0, last_growth_ = 0;  // of the allocators, and the step that needed memory last
   TrainingHistory history_;
   double best_loss_ = std::numeric_limits<double>::infinity();
   int64_t bad_validations_ = 0;
