@@ -46,7 +46,7 @@ void add_threads(CLI::App& app, int& threads) {
 }
 
 int dispatch(int argc, char** argv) {
-  CLI::App app{"Lightcone: Lorentz-symmetric networks for particle physics"};
+  CLI::App app{"Lightcone: Lorentz-symmetric networks for particle physics", "lightcone"};
   app.set_version_flag("--version",
                        fmt::format("lightcone {} {} ({})", LIGHTCONE_VERSION, LIGHTCONE_COMMIT, LIGHTCONE_ARCH));
   app.require_subcommand(1);

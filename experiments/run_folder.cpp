@@ -170,7 +170,9 @@ int64_t latest_training(const fs::path& run_folder) {
 
 int64_t latest_index(const fs::path& run_folder) {
   const int64_t latest = highest_index(run_folder / "models", "model_run", ".safetensors");
-  if (latest < 0) fail("run", "{} has no models/model_run<idx>.safetensors", run_folder.string());
+  if (latest < 0)
+    fail("run", "{} has no models/model_run<idx>.safetensors: its training has not ended, or nothing was saved",
+         run_folder.string());
   return latest;
 }
 
