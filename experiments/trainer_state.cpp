@@ -43,8 +43,10 @@ TrainingState Trainer::state() {
 State Trainer::loop_state() {
   const TrainingHistory& h = history_;
   State s;
+  // Of another size at each save: copies of it would pile up in the free lists of ctx_.
+  Context own(1);
   for (const auto& [name, values] : series(h))
-    s.tensors["history." + name] = ctx_.of({static_cast<int64_t>(values->size())}, DType::f64, *values);
+    s.tensors["history." + name] = own.of({static_cast<int64_t>(values->size())}, DType::f64, *values);
   for (const auto& [name, t] : best_) s.tensors["best." + name] = t;
   auto put = [&](const char* name, auto value) { s.numbers[name] = static_cast<double>(value); };
   put("first_step", first_step_);
