@@ -19,7 +19,7 @@ struct Outcome {
 };
 
 Outcome bench(const std::string& arguments) {
-  FILE* pipe = popen((std::string(LIGHTCONE_BENCH_BINARY) + " " + arguments + " 2>&1").c_str(), "r");
+  FILE* pipe = popen((std::string("'" LIGHTCONE_BENCH_BINARY "' ") + arguments + " 2>&1").c_str(), "r");
   REQUIRE(pipe);
   std::string text;
   for (int c; (c = std::fgetc(pipe)) != EOF;) text += static_cast<char>(c);
@@ -50,8 +50,8 @@ TEST_CASE("every bench runs and its check passes") {
     CHECK(result["median_seconds"] > 0);
     CHECK(std::isfinite(result["share"].get<double>()));
   }
-  for (const char* family : {"linear", "add", "sum over", "bce_with_logits", "layer_norm", "segment_sum", "softmax",
-                             "minkowski_inner", "jet_features", "embed_jets", "dropout"})
+  for (const char* family : {"linear", "mlp", "attention", "add", "sum over", "bce_with_logits", "layer_norm",
+                             "segment_sum", "softmax", "minkowski_inner", "jet_features", "embed_jets", "dropout"})
     CHECK(std::any_of(names.begin(), names.end(), [&](auto& name) { return name.starts_with(family); }));
 }
 
