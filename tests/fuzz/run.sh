@@ -37,7 +37,7 @@ for target in "$@"; do
     overrides) longest=512 ;;
   esac
   scratch=$(mktemp -d)
-  $build/tests/fuzz/fuzz_$target -seed=1 -runs="$n" -max_len=$longest -timeout=10 -malloc_limit_mb=1024 -rss_limit_mb=3072 \
+  $build/tests/fuzz/fuzz_$target -seed=1 -runs="$n" -max_len=$longest -timeout=60 -malloc_limit_mb=1024 -rss_limit_mb=3072 \
     -dict=tests/fuzz/dictionaries/$target.dict -artifact_prefix=$build/findings/$target- -print_final_stats=1 "$scratch" $seeds \
     >$build/findings/$target.log 2>&1 || status=$?
   rm -rf "$scratch"
