@@ -77,7 +77,7 @@ std::vector<Var> record(const std::vector<Source>& sources, const Tensor& q_ptr,
   if (tape.training() && options.dropout != 0)
     dropout = {options.dropout, ctx.rng().draw("attention_dropout", q_rows * options.heads * k_rows)};
   Tensor lse = ctx.empty({q_rows, options.heads}, sum_dtype(segments[0].q.tensor.dtype()));
-  const Products products = tape.amp() && segments[0].q.tensor.dtype() == DType::f32 ? Products::bf16 : Products::exact;
+  const Products products = tape.amp() && segments[0].q.tensor.dtype() != DType::f64 ? Products::bf16 : Products::exact;
   kernels::attention(ctx, segments, q_ptr, k_ptr, scale, dropout, lse, products);
 
   return tape.record("attention", ys, inputs, [=](const std::vector<Tensor>& dys, Grads& grads) {

@@ -15,8 +15,9 @@ struct AttentionOptions {
   double dropout = 0;                ///< of probabilities, from the stream "attention_dropout"; acts while training
 };
 
-/// Self-attention inside each jet; see kernels/attention.h. Under tape.amp() products of f32 tensors take bf16 operands. The last axis of qkv holds (heads + 2 kv_heads) head sizes:
-/// all queries, then all keys, then all values, each head's channels together.
+/// Self-attention inside each jet; see kernels/attention.h. Under tape.amp() products take bf16 operands. The last axis
+/// of qkv holds (heads + 2 kv_heads) head sizes: all queries, then all keys, then all values, each head's channels
+/// together. y has the dtype of qkv.
 ///     qkv [T, (H + 2 Hk) D], y [T, H D]
 Var attention(const Var& qkv, const Tensor& ptr, const AttentionOptions& options);
 

@@ -5,16 +5,16 @@
 namespace lightcone {
 namespace {
 
-Tensor result_of_linear(const Var& x, const Var& w) {
+Tensor result_of_linear(const Var& x, const Var& w, std::optional<DType> dtype = {}) {
   Shape shape = x.shape();
   if (shape.rank() && w.shape().rank()) shape[-1] = w.dim(0);  // else the kernel refuses them
-  return x.context().empty(shape, x.dtype());
+  return x.context().empty(shape, dtype.value_or(w.dtype()));
 }
 
 }  // namespace
 
-Var linear(const Var& x, const Var& w, const Var& b) {
-  Tensor y = result_of_linear(x, w);
+Var linear(const Var& x, const Var& w, const Var& b, std::optional<DType> result) {
+  Tensor y = result_of_linear(x, w, result);
   const auto weights = x.tape().weights(w);
   kernels::linear(x.context(), x.value(), *weights, b.value(), y);
   return x.tape().record("linear", y, {x.slot(), w.slot(), b.slot()},
@@ -51,13 +51,14 @@ Var linear_residual(const Var& x, const Var& w, const Var& b, const Var& residua
 
 Var mlp(const Var& x, const Var& w1, const Var& b1, const Var& w2, const Var& b2, const Var& residual) {
   Tensor y = result_of_linear(x, w2);
-  Tensor pre = x.tape().training() ? result_of_linear(x, w1) : Tensor{};
   const auto up = x.tape().weights(w1), down = x.tape().weights(w2);
+  const bool keep = x.tape().training() && up->products() != DType::bf16;
+  Tensor pre = keep ? result_of_linear(x, w1) : Tensor{};
   kernels::mlp(x.context(), x.value(), *up, b1.value(), *down, b2.value(), residual.value(), pre, y);
   return x.tape().record("mlp", y, {x.slot(), w1.slot(), b1.slot(), w2.slot(), b2.slot(), residual.slot()},
-                         [=, in = x.value(), x = x.slot(), w1 = w1.slot(), b1 = b1.slot(), w2 = w2.slot(),
-                          b2 = b2.slot(), residual = residual.slot()](const Tensor& dy, Grads& grads) {
-                           kernels::mlp_backward(grads.context(), dy, pre, in, *up, *down,
+                         [=, in = x.value(), bias = b1.value(), x = x.slot(), w1 = w1.slot(), b1 = b1.slot(),
+                          w2 = w2.slot(), b2 = b2.slot(), residual = residual.slot()](const Tensor& dy, Grads& grads) {
+                           kernels::mlp_backward(grads.context(), dy, pre, in, *up, bias, *down,
                                                  {.dx = grads.want(x),
                                                   .dw1 = grads.want(w1),
                                                   .db1 = grads.want(b1),
@@ -72,7 +73,7 @@ Var matmul(const Var& a, const Var& b, bool transpose_a, bool transpose_b) {
   Shape shape;
   if (a.shape().rank() == 2 && b.shape().rank() == 2) shape = {a.dim(transpose_a ? 1 : 0), b.dim(transpose_b ? 0 : 1)};
   Tensor c = ctx.empty(shape, a.dtype());
-  const DType products = a.tape().amp() && a.dtype() == DType::f32 ? DType::bf16 : a.dtype();
+  const DType products = a.tape().factors(a.dtype());
   kernels::matmul(ctx, a.value(), b.value(), transpose_a, transpose_b, c, products);
   return a.tape().record(
       "matmul", c, {a.slot(), b.slot()},

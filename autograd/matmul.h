@@ -1,13 +1,16 @@
 #pragma once
+#include <optional>
+
 #include "autograd/tape.h"
 
 namespace lightcone {
 
 // Linear maps x w^T + b of the last axis of x [..., K] with w [N, K] and b [N] (Var{} = none), and matrix products; see
 // kernels/matmul.h. Under tape.amp() the factors of products of f32 tensors are rounded to bf16, in the forward and in
-// the backward; everything else stays f32.
+// the backward; then x may be bf16, too. Results have the dtype of w.
 
-Var linear(const Var& x, const Var& w, const Var& b);
+/// x w^T + b, in `result` if given: tape.factors() where products alone read it.
+Var linear(const Var& x, const Var& w, const Var& b, std::optional<DType> result = {});
 /// gelu(x w^T + b), the exact one.
 Var linear_gelu(const Var& x, const Var& w, const Var& b);
 /// residual + (x w^T + b)

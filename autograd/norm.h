@@ -1,11 +1,13 @@
 #pragma once
+#include <optional>
+
 #include "autograd/tape.h"
 
 namespace lightcone {
 
-/// Layer normalisation over the last axis; see kernels/norm.h.
-Var layer_norm(const Var& x, double eps = 1e-5);
+/// Layer normalisation over the last axis; see kernels/norm.h. The result has the dtype of x, or `result`.
+Var layer_norm(const Var& x, double eps = 1e-5, std::optional<DType> result = {});
 /// Root mean square normalisation over the last axis; see kernels/norm.h.
-Var rms_norm(const Var& x, double eps = 1e-5);
+Var rms_norm(const Var& x, double eps = 1e-5, std::optional<DType> result = {});
 
 }  // namespace lightcone

@@ -39,7 +39,7 @@ Var Tape::parameter(Parameter& p) {
 }
 
 std::shared_ptr<const kernels::Weights> Tape::weights(const Var& w) {
-  const DType products = amp_ && w.dtype() == DType::f32 ? DType::bf16 : w.dtype();
+  const DType products = factors(w.dtype());
   if (!w.parameter_) return std::make_shared<kernels::Weights>(w.value(), products);
   if (!prepared_) prepared_ = (own_prepared_ = std::make_unique<PreparedWeights>(ctx_)).get();
   return prepared_->of(*w.parameter_, products);

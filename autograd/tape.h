@@ -87,9 +87,12 @@ class Tape {
   /// train: dropout acts and gradients are recorded. evaluate: neither.
   bool training() const { return mode_ == Mode::train; }
 
-  /// Matrix products in bf16 with f32 sums (automatic mixed precision); everything else is untouched.
+  /// Matrix products in bf16 with f32 sums (automatic mixed precision).
   bool amp() const { return amp_; }
   void set_amp(bool on) { amp_ = on; }
+  /// What the factors of products of such tensors are rounded to, and therefore the dtype for activations that products
+  /// alone read: bf16 instead of f32 under amp().
+  DType factors(DType dtype) const { return amp_ && dtype == DType::f32 ? DType::bf16 : dtype; }
 
   Var constant(Tensor value) { return Var(this, std::move(value), Slot{}); }
   /// An input whose gradient is wanted; read it with gradient() after backward().

@@ -34,7 +34,7 @@ void mlp_case(Runner& run, bool backward, int64_t T, int64_t K, int64_t H, DType
   };
   auto call = [&ctx, backward](Operands& o) {
     if (backward)
-      kernels::mlp_backward(ctx, o.dy, o.pre, o.x, *o.w1, *o.w2,
+      kernels::mlp_backward(ctx, o.dy, o.pre, o.x, *o.w1, o.b1, *o.w2,
                             {.dx = &o.dx, .dw1 = &o.dw1, .db1 = &o.db1, .dw2 = &o.dw2, .db2 = &o.db2});
     else
       kernels::mlp(ctx, o.x, *o.w1, o.b1, *o.w2, o.b2, o.residual, o.pre, o.y);

@@ -84,8 +84,8 @@ Sizes check_segments(const char* operation, std::span<const AttentionSegment> se
     sizes.q_size += s.q.size();
     sizes.v_size += s.v.size();
   }
-  if (products == Products::bf16 && q.tensor.dtype() != DType::f32)
-    fail(operation, "bf16 products of {} tensors, expected f32", q.tensor.dtype());
+  if (products == Products::bf16 && q.tensor.dtype() == DType::f64)
+    fail(operation, "bf16 products of f64 tensors, expected f32 or bf16");
   if (!std::isfinite(scale)) fail(operation, "scale is {}, expected a finite number", scale);
   if (!(dropout.probability >= 0 && dropout.probability < 1))
     fail(operation, "dropout probability is {}, expected [0, 1)", dropout.probability);
@@ -101,7 +101,7 @@ void attention(Context& ctx, std::span<const AttentionSegment> segments, const T
   const Sizes n = check_segments("attention", segments, q_ptr, k_ptr, scale, dropout, products);
   const DType dtype = segments[0].q.tensor.dtype();
   check("attention", "lse", lse).shape({n.q_rows, n.heads}).dtype(sum_dtype(dtype));
-  const cpu::Plan plan(q_ptr, k_ptr, n.heads, n.heads / n.kv_heads, n.q_size + n.v_size);
+  const cpu::Plan plan(q_ptr, k_ptr, n.heads, n.heads / n.kv_heads, n.q_size + n.v_size, cpu::chunk_work(products));
   const double bytes = double(size_of(dtype)) * (n.q_rows * n.heads + n.k_rows * n.kv_heads) * (n.q_size + n.v_size);
   const auto scope = ctx.profiler().scope("attention", bytes, plan.pairs * (2. * n.q_size + 2. * n.v_size + 5));
   cpu::attention(ctx, plan, segments, scale, dropout, lse, products);
@@ -122,7 +122,8 @@ void attention_backward(Context& ctx, std::span<const AttentionSegment> segments
     check_view(name, i, View::dk, gradients[i].dk, n.k_rows, n.kv_heads, segments[i].k);
     check_view(name, i, View::dv, gradients[i].dv, n.k_rows, n.kv_heads, segments[i].v);
   }
-  const cpu::Plan plan(q_ptr, k_ptr, n.heads, n.heads / n.kv_heads, 3 * n.q_size + 2 * n.v_size);
+  const cpu::Plan plan(q_ptr, k_ptr, n.heads, n.heads / n.kv_heads, 3 * n.q_size + 2 * n.v_size,
+                       cpu::chunk_work(products));
   const double bytes = 2. * size_of(dtype) * (n.q_rows * n.heads + n.k_rows * n.kv_heads) * (n.q_size + n.v_size);
   const auto scope = ctx.profiler().scope(name, bytes, plan.pairs * (6. * n.q_size + 4. * n.v_size + 5));
   cpu::attention_backward(ctx, plan, segments, gradients, scale, dropout, lse, products);

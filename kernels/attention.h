@@ -50,9 +50,9 @@ struct AttentionDropout {
   Draw draw;
 };
 
-/// What q, k, v, dy, p and ds are rounded to where they enter a product: not at all, or (f32 tensors only) to bf16, as
-/// automatic mixed precision allows. Sums, softmax, <dy, y> and all tensors stay f32. Heads of few features, from which
-/// bf16 gains no time, stay exact.
+/// What q, k, v, dy, p and ds are rounded to where they enter a product: not at all, or (not for f64 tensors) to bf16,
+/// as automatic mixed precision allows. Sums, softmax and <dy, y> stay f32. Heads of few features, from which bf16 gains
+/// no time, stay exact.
 enum class Products : uint8_t { exact, bf16 };
 inline constexpr int64_t largest_exact_head = 8;
 

@@ -169,14 +169,15 @@ void dispatch(std::span<const AttentionSegment> segments, Products products, F&&
   int64_t q_size = 0, v_size = 0;
   for (const AttentionSegment& s : segments) q_size += s.q.size(), v_size += s.v.size();
   const int64_t size = std::max(q_size, v_size);
-  if (products == Products::bf16 && size > largest_exact_head) {
-#if defined(LIGHTCONE_ATTENTION_AMX)
-    if (amx_available()) return f(Type<float>(), Type<AmxProducts>());
-#endif
-    return f(Type<float>(), Type<PlainProducts<float, 16, true>>());
-  }
   dispatch_compute("attention", segments[0].q.tensor.dtype(), [&](auto type) {
     using S = sum_type<typename decltype(type)::type>;
+    if constexpr (std::is_same_v<S, float>)
+      if (products == Products::bf16 && size > largest_exact_head) {
+#if defined(LIGHTCONE_ATTENTION_AMX)
+        if (amx_available()) return f(type, Type<AmxProducts>());
+#endif
+        return f(type, Type<PlainProducts<float, 16, true>>());
+      }
     if (size <= 4)
       f(type, Type<PlainProducts<S, 4, false>>());
     else if (size <= 8)

@@ -11,7 +11,7 @@
 namespace lightcone::kernels::cpu {
 
 /// Multiply-adds of a chunk of work items: some 10 us.
-inline constexpr int64_t chunk_work = 1 << 20;
+inline int64_t chunk_work(Products products) { return int64_t{1} << (products == Products::bf16 ? 22 : 20); }
 
 /// Some queries of one head of one jet against all keys of the jet. Where several items share a head of keys (several
 /// query heads, or a long jet cut into pieces), each sums dk and dv for itself, from row `partial` on; else that is -1.
@@ -37,7 +37,7 @@ struct Plan {
   int64_t pieces(int64_t b) const { return std::max<int64_t>(1, (queries(b) + piece(b) - 1) / piece(b)); }
   bool shared(int64_t b) const { return group > 1 || pieces(b) > 1; }
 
-  Plan(const Tensor& q, const Tensor& k, int64_t heads, int64_t group, int64_t size)
+  Plan(const Tensor& q, const Tensor& k, int64_t heads, int64_t group, int64_t size, int64_t chunk_work)
       : q_ptr(q.data<int32_t>()), k_ptr(k.data<int32_t>()), jets(q.dim(0) - 1), heads(heads), group(group) {
     items.reserve(jets * heads);
     int64_t work = 0;
@@ -100,7 +100,7 @@ class Features {
       for (int64_t i = 0; i < n; ++i) __builtin_prefetch(x + i * stride + channels);
       move(feature, channels, rows, panel, [&](S* out, int64_t c, auto width) {
         for (int64_t i = 0; i < n; ++i)
-          for (int64_t k = 0; k < width; ++k) out[i * B + k] = sign * S(x[i * stride + c + k]);
+          map_row(width, out + i * B, [&](auto at) { return sign * at(x + i * stride + c); });
       });
     });
   }
@@ -116,7 +116,7 @@ class Features {
       const S factor = sign * scale;
       move(feature, channels, rows, panel, [&](const S* in, int64_t c, auto width) {
         for (int64_t i = 0; i < n; ++i)
-          for (int64_t k = 0; k < width; ++k) x[i * stride + c + k] = E(factor * in[i * B + k]);
+          map_row(width, x + i * stride + c, [&](auto at) { return factor * at(in + i * B); });
       });
     });
   }

@@ -38,6 +38,7 @@ void pack(int64_t n, int64_t k, const In* b, bool transposed, T* panels) {
 template <class T, bool transposed>
 void tiles(int64_t rows, int64_t k, const T* a, int64_t row, const T* panels, int64_t first, int64_t last, int64_t n,
            const T* bias, T* c, bool accumulate) {
+  if (rows == 0) return;
   for (int64_t j = first; j < last; j += tile_cols<T>) {
     const int64_t cols = std::min<int64_t>(tile_cols<T>, last - j);
     const auto vectors = static_cast<int>((cols + lanes<T> - 1) / lanes<T>);
@@ -47,10 +48,13 @@ void tiles(int64_t rows, int64_t k, const T* a, int64_t row, const T* panels, in
     do {  // once also if k is 0
       const int64_t depth = std::min(tile_depth, k - p);
       const bool ends = p + depth == k;
+      // What follows in the panels is as large as this part, and perhaps still far away.
+      const int64_t follows = depth * vectors * lanes<T>, lines = (follows * sizeof(T) / 64 * height + rows - 1) / rows;
       for (int64_t i = 0; i < rows; i += height)
         tile_of<T, transposed>(vectors, std::min(height, rows - i), depth,
                                transposed ? a + p * row + i : a + i * row + p, row, panel,
-                               {c + i * n + j, n, cols, bias && ends ? bias + j : nullptr, accumulate || p > 0});
+                               {c + i * n + j, n, cols, bias && ends ? bias + j : nullptr, accumulate || p > 0,
+                                panel + follows + i / height * lines * (64 / sizeof(T)), lines});
       p += depth;
       panel += depth * vectors * lanes<T>;
     } while (p < k);
@@ -100,9 +104,9 @@ Panels<P>::Panels(Context& ctx, int64_t n, int64_t k, const In* b, bool transpos
   }
 }
 
-template <class P, class In>
+template <class P, class In, class Out>
 void multiply(Context& ctx, int64_t rows, const In* a, const Panels<P>& b, int64_t first, int64_t last,
-              const sum_type<P>* bias, sum_type<P>* c) {
+              const sum_type<P>* bias, Out* c) {
   using T = sum_type<P>;
   const int64_t n = b.n(), k = b.k();
   if constexpr (std::is_same_v<P, bf16>) {
@@ -113,15 +117,22 @@ void multiply(Context& ctx, int64_t rows, const In* a, const Panels<P>& b, int64
       return tiled::multiply(rows, k, left.data(), b.storage().template data<bf16>(), first, last, n, bias, false, c);
     }
 #endif
-    tiles<T, false>(rows, k, Rounded<In>(ctx, rows * k, a).data(), k, b.storage().template data<T>(), first, last, n,
-                    bias, c, false);
+    if constexpr (std::is_same_v<Out, bf16>) {
+      auto sums = ctx.scratch<T>(rows * n);
+      multiply(ctx, rows, a, b, first, last, bias, sums.data());
+      for (int64_t i = 0; i < rows; ++i) convert(last - first, sums.data() + i * n + first, c + i * n + first);
+      return;
+    } else {
+      tiles<T, false>(rows, k, Rounded<In>(ctx, rows * k, a).data(), k, b.storage().template data<T>(), first, last, n,
+                      bias, c, false);
+    }
   } else {
     tiles<T, false>(rows, k, a, k, b.storage().template data<T>(), first, last, n, bias, c, false);
   }
 }
 
-template <class P, class In>
-void multiply_tokens(Context& ctx, int64_t tokens, int64_t n, int64_t k, const In* a, const In* b, sum_type<P>* c,
+template <class P, class A, class B>
+void multiply_tokens(Context& ctx, int64_t tokens, int64_t n, int64_t k, const A* a, const B* b, sum_type<P>* c,
                      bool accumulate) {
   if constexpr (std::is_same_v<P, bf16>) {
 #if defined(__AMX_BF16__)
@@ -133,22 +144,36 @@ void multiply_tokens(Context& ctx, int64_t tokens, int64_t n, int64_t k, const I
       return tiled::multiply(n, tokens, left.data(), right.data(), 0, k, k, nullptr, accumulate, c);
     }
 #endif
-    tokens_product<float>(ctx, tokens, n, k, Rounded<In>(ctx, tokens * n, a).data(),
-                          Rounded<In>(ctx, tokens * k, b).data(), c, accumulate);
+    tokens_product<float>(ctx, tokens, n, k, Rounded<A>(ctx, tokens * n, a).data(),
+                          Rounded<B>(ctx, tokens * k, b).data(), c, accumulate);
   } else {
     tokens_product<P>(ctx, tokens, n, k, a, b, c, accumulate);
   }
 }
 
-#define LIGHTCONE_PRODUCTS(P, In)                                                                              \
-  template Panels<P>::Panels(Context&, int64_t, int64_t, const In*, bool);                                     \
-  template void multiply(Context&, int64_t, const In*, const Panels<P>&, int64_t, int64_t, const sum_type<P>*, \
-                         sum_type<P>*);                                                                        \
-  template void multiply_tokens<P, In>(Context&, int64_t, int64_t, int64_t, const In*, const In*, sum_type<P>*, bool);
-LIGHTCONE_PRODUCTS(double, double)
-LIGHTCONE_PRODUCTS(float, float)
-LIGHTCONE_PRODUCTS(bf16, float)
-LIGHTCONE_PRODUCTS(bf16, bf16)
+#define LIGHTCONE_PANELS(P, In) template Panels<P>::Panels(Context&, int64_t, int64_t, const In*, bool);
+#define LIGHTCONE_PRODUCTS(P, In, Out) \
+  template void multiply(Context&, int64_t, const In*, const Panels<P>&, int64_t, int64_t, const sum_type<P>*, Out*);
+#define LIGHTCONE_TOKENS(P, A, B) \
+  template void multiply_tokens<P>(Context&, int64_t, int64_t, int64_t, const A*, const B*, sum_type<P>*, bool);
+LIGHTCONE_PANELS(double, double)
+LIGHTCONE_PANELS(float, float)
+LIGHTCONE_PANELS(bf16, float)
+LIGHTCONE_PANELS(bf16, bf16)
+LIGHTCONE_PRODUCTS(double, double, double)
+LIGHTCONE_PRODUCTS(float, float, float)
+LIGHTCONE_PRODUCTS(bf16, float, float)
+LIGHTCONE_PRODUCTS(bf16, float, bf16)
+LIGHTCONE_PRODUCTS(bf16, bf16, float)
+LIGHTCONE_PRODUCTS(bf16, bf16, bf16)
+LIGHTCONE_TOKENS(double, double, double)
+LIGHTCONE_TOKENS(float, float, float)
+LIGHTCONE_TOKENS(bf16, float, float)
+LIGHTCONE_TOKENS(bf16, float, bf16)
+LIGHTCONE_TOKENS(bf16, bf16, float)
+LIGHTCONE_TOKENS(bf16, bf16, bf16)
+#undef LIGHTCONE_PANELS
 #undef LIGHTCONE_PRODUCTS
+#undef LIGHTCONE_TOKENS
 
 }  // namespace lightcone::kernels::gemm

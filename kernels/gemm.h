@@ -25,10 +25,11 @@ class Panels {
 };
 
 /// c[i, j] = sum over p of a[i, p] b(p, j), plus bias[j] unless null, for i < rows and `first` <= j < `last`; c has rows
-/// of b.n() elements. `first` is a multiple of 64. Several threads may call it at once.
-template <class P, class In>
+/// of b.n() elements. `first` is a multiple of 64. Out is the type of sums, or bf16 if P is, to which they are rounded
+/// in the end. Several threads may call it at once.
+template <class P, class In, class Out>
 void multiply(Context& ctx, int64_t rows, const In* a, const Panels<P>& b, int64_t first, int64_t last,
-              const sum_type<P>* bias, sum_type<P>* c);
+              const sum_type<P>* bias, Out* c);
 
 /// Rows that multiply() best takes at once: whole tiles, few enough for the result to stay in the second-level cache.
 template <class P>
@@ -38,8 +39,8 @@ inline constexpr int64_t row_chunk = std::is_same_v<P, bf16> ? 128 : 120;
 inline constexpr int64_t token_block = 128;
 
 /// c[n, k] = a[tokens, n]^T b[tokens, k], or added to c.
-template <class P, class In>
-void multiply_tokens(Context& ctx, int64_t tokens, int64_t n, int64_t k, const In* a, const In* b, sum_type<P>* c,
+template <class P, class A, class B>
+void multiply_tokens(Context& ctx, int64_t tokens, int64_t n, int64_t k, const A* a, const B* b, sum_type<P>* c,
                      bool accumulate);
 
 }  // namespace lightcone::kernels::gemm

@@ -19,6 +19,13 @@ __mmask16 first(int64_t n) { return static_cast<__mmask16>((1u << std::clamp<int
 __m256i load16(const float* x, int64_t n) { return (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(first(n), x)); }
 __m256i load16(const bf16* x, int64_t n) { return _mm256_maskz_loadu_epi16(first(n), x); }
 
+__m512 load16_ps(const float* x, __mmask16 mask) { return _mm512_maskz_loadu_ps(mask, x); }
+__m512 load16_ps(const bf16* x, __mmask16 mask) {
+  return (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, x)), 16);
+}
+void store16(__m512 v, float* x, __mmask16 mask) { _mm512_mask_storeu_ps(x, mask, v); }
+void store16(__m512 v, bf16* x, __mmask16 mask) { _mm256_mask_storeu_epi16(x, mask, (__m256i)_mm512_cvtneps_pbh(v)); }
+
 // Columns of two rows side by side in words: pairs of consecutive k.
 __m512i pair(__m256i even, __m256i odd) {
   return _mm512_or_si512(_mm512_cvtepu16_epi32(even), _mm512_slli_epi32(_mm512_cvtepu16_epi32(odd), 16));
@@ -111,8 +118,9 @@ void pack_right_transposed(int64_t cols, int64_t k, const In* b, bf16* out) {
       }
 }
 
+template <class Out>
 void multiply(int64_t rows, int64_t k, const bf16* left, const bf16* right, int64_t first, int64_t last, int64_t n,
-              const float* bias, bool accumulate, float* c) {
+              const float* bias, bool accumulate, Out* c) {
   constexpr AmxTiles::Shape whole{16, 64};
   const AmxTiles tiles({whole, whole, whole, whole, whole, whole, whole, whole});
   const int64_t depth = blocks(k, 32), step = depth * tile_elements;
@@ -131,7 +139,7 @@ void multiply(int64_t rows, int64_t k, const bf16* left, const bf16* right, int6
       const bf16 *upper = left + i / 16 * step, *lower = upper + step, *b = panel;
       const int64_t present = std::min<int64_t>(32, rows - i);
       const bool inside = present == 32 && cols == 32;
-      float* out = c + i * n + j;
+      Out* out = c + i * n + j;
       // The lines of c come from far away while the sums are computed.
       for (int64_t r = 0; r < present; ++r) {
         __builtin_prefetch(out + r * n, 1);
@@ -158,13 +166,14 @@ void multiply(int64_t rows, int64_t k, const bf16* left, const bf16* right, int6
         _tile_dpbf16ps(2, 5, 6);
         _tile_dpbf16ps(3, 5, 7);
       }
-      if (inside && !accumulate) {
-        _tile_stored(0, out, n * 4);
-        _tile_stored(1, out + 16, n * 4);
-        _tile_stored(2, out + 16 * n, n * 4);
-        _tile_stored(3, out + 16 * n + 16, n * 4);
-        continue;
-      }
+      if constexpr (std::is_same_v<Out, float>)
+        if (inside && !accumulate) {
+          _tile_stored(0, out, n * 4);
+          _tile_stored(1, out + 16, n * 4);
+          _tile_stored(2, out + 16 * n, n * 4);
+          _tile_stored(3, out + 16 * n + 16, n * 4);
+          continue;
+        }
       _tile_stored(0, sums, 128);
       _tile_stored(1, sums + 16, 128);
       _tile_stored(2, sums + 16 * 32, 128);
@@ -173,8 +182,8 @@ void multiply(int64_t rows, int64_t k, const bf16* left, const bf16* right, int6
         for (int half = 0; half < 32; half += 16) {
           const __mmask16 mask = tiled::first(cols - half);
           __m512 v = _mm512_load_ps(sums + r * 32 + half);
-          if (accumulate) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, out + half));
-          _mm512_mask_storeu_ps(out + half, mask, v);
+          if (accumulate) v = _mm512_add_ps(v, load16_ps(out + half, mask));
+          store16(v, out + half, mask);
         }
     }
   }
@@ -188,6 +197,10 @@ void multiply(int64_t rows, int64_t k, const bf16* left, const bf16* right, int6
 LIGHTCONE_PACKS(float)
 LIGHTCONE_PACKS(bf16)
 #undef LIGHTCONE_PACKS
+template void multiply(int64_t, int64_t, const bf16*, const bf16*, int64_t, int64_t, int64_t, const float*, bool,
+                       float*);
+template void multiply(int64_t, int64_t, const bf16*, const bf16*, int64_t, int64_t, int64_t, const float*, bool,
+                       bf16*);
 
 }  // namespace lightcone::kernels::gemm::tiled
 #endif

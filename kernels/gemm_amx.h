@@ -27,10 +27,11 @@ void pack_right(int64_t cols, int64_t k, const In* b, bf16* out);
 template <class In>
 void pack_right_transposed(int64_t cols, int64_t k, const In* b, bf16* out);
 
-/// c[i, j] = sum over p of left(i, p) right(p, j), plus bias[j] unless null, or added to c; rows of c have n elements. `first` is a
-/// multiple of 32.
+/// c[i, j] = sum over p of left(i, p) right(p, j), plus bias[j] unless null, or added to c; rows of c have n elements.
+/// `first` is a multiple of 32. Out is f32, or bf16, to which sums are rounded.
+template <class Out>
 void multiply(int64_t rows, int64_t k, const bf16* left, const bf16* right, int64_t first, int64_t last, int64_t n,
-              const float* bias, bool accumulate, float* c);
+              const float* bias, bool accumulate, Out* c);
 
 }  // namespace lightcone::kernels::gemm::tiled
 #endif

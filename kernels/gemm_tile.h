@@ -33,12 +33,15 @@ template <class T>
 using UnalignedVector = typename UnalignedVectorOf<T>::type;
 
 /// Where a tile ends up: c[i * row + j] = sum, plus what it was if `accumulate`, plus bias[j] unless null; j < cols.
+/// Meanwhile `lines` cache lines from `next` on, which later tiles read, come closer.
 template <class T>
 struct TileResult {
   T* c;
   int64_t row, cols;
   const T* bias;
   bool accumulate;
+  const T* next = nullptr;
+  int64_t lines = 0;
 };
 
 /// sum over p of a(i, p) panel[p, j], p in order, for R rows and V vectors of columns; a(i, p) = a[i * row + p], or a[i
@@ -47,11 +50,13 @@ template <class T, bool transposed, int V, int R>
 void tile(int64_t k, const T* a, int64_t row, const T* panel, const TileResult<T>& out) {
   using Vector = UnalignedVector<T>;
   Vector sum[R][V] = {};
-  int64_t p = 0;
+  int64_t p = 0, line = 0;
   for (int64_t next = 0; next <= R; ++next) {
     // The lines of c come from far away while the sums are computed, a row at a time so that they do not hold up b.
     if (next < R)
       for (int v = 0; v < V; ++v) __builtin_prefetch(out.c + next * out.row + v * lanes<T>, 1);
+    for (const int64_t end = out.lines * (next + 1) / (R + 1); line < end; ++line)
+      __builtin_prefetch(out.next + line * (64 / sizeof(T)), 0, 2);
     for (const int64_t end = next < R ? k / R * (next + 1) : k; p < end; ++p, panel += V * lanes<T>) {
       Vector b[V];
 #pragma GCC unroll 4

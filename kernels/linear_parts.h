@@ -31,6 +31,16 @@ const auto& Weights::of_weights(Context& ctx) const {
   return panels<P>(ctx, false);
 }
 
+/// The elements of a tensor that may be missing.
+template <class T>
+T* data(Tensor* t) {
+  return t && t->defined() ? t->data<T>() : nullptr;
+}
+template <class T>
+const T* data(const Tensor& t) {
+  return t.defined() ? t.data<T>() : nullptr;
+}
+
 /// f(Type<In>, Type<P>) for tensors of `in` that are multiplied in `products`.
 template <class F>
 void dispatch_products(std::string_view where, DType in, DType products, F&& f) {
@@ -41,6 +51,21 @@ void dispatch_products(std::string_view where, DType in, DType products, F&& f) 
       if (products == DType::bf16) return f(type, Type<bf16>{});
     fail(where, "products of {} tensors in {}; expected {}{}", in, products, in, in == DType::f32 ? " or bf16" : "");
   });
+}
+
+/// Demands the dtype of the weights, or bf16 where that is what products of f32 weights round to.
+inline void check_activation(std::string_view where, std::string_view name, const Tensor& t, const Weights& w) {
+  const bool amp = w.tensor().dtype() == DType::f32 && w.products() == DType::bf16;
+  Check c = check(where, name, t);
+  if (!amp || t.dtype() != DType::bf16) c.dtype(w.tensor().dtype());
+}
+
+/// f(Type<A>) for an activation that has passed check_activation(), with weights of type W and products of type P.
+template <class W, class P, class F>
+void dispatch_activation(DType dtype, F&& f) {
+  if constexpr (!std::is_same_v<W, P>)
+    if (dtype == DType::bf16) return f(Type<bf16>{});
+  f(Type<W>{});
 }
 
 namespace cpu {
@@ -69,8 +94,8 @@ class Bias {
 /// Cuts of the tokens for sums over them: at most 16 segments, and fewer where one sum takes so much memory that they
 /// would have more than 2^24 elements.
 struct Segments {
-  int64_t tokens, size, count;
-  Segments(int64_t tokens, int64_t sum_size) : tokens(tokens) {
+  int64_t size, count;
+  Segments(int64_t tokens, int64_t sum_size) {
     constexpr int64_t least = 8 * gemm::token_block;
     const int64_t most = std::clamp<int64_t>((int64_t{1} << 24) / std::max<int64_t>(1, sum_size), 1, 16);
     size = least * std::max<int64_t>(1, (tokens + least * most - 1) / (least * most));
@@ -91,7 +116,6 @@ class TokenSum {
         out_(out),
         direct_(std::is_same_v<In, Sum> && segments.count == 1),
         partial_(ctx, out && !direct_ ? segments.count * n : 0) {}
-  bool wanted() const { return out_; }
   Sum* of(int64_t segment) {
     if constexpr (std::is_same_v<In, Sum>)
       if (direct_) return out_;
@@ -123,30 +147,6 @@ void add_rows(int64_t rows, int64_t n, const In* g, bool first, Sum* sums) {
   for (int64_t t = 0; t < rows; ++t)
     for (int64_t i = 0; i < n; ++i) sums[i] += Sum(g[t * n + i]);
 }
-
-/// Where a product of `count` elements of type In is written: at `out` itself, or by way of sums that store() rounds.
-template <class In>
-class Result {
- public:
-  using Sum = sum_type<In>;
-  Result(Context& ctx, int64_t count, In* out)
-      : count_(count), out_(out), sums_(ctx, std::is_same_v<In, Sum> ? 0 : count) {}
-  Sum* sums() {
-    if constexpr (std::is_same_v<In, Sum>)
-      return out_;
-    else
-      return sums_.data();
-  }
-  void store() {
-    if constexpr (!std::is_same_v<In, Sum>)
-      std::transform(sums_.data(), sums_.data() + count_, out_, [](Sum v) { return In(v); });
-  }
-
- private:
-  int64_t count_;
-  In* out_;
-  Context::Scratch<Sum> sums_;
-};
 
 }  // namespace cpu
 }  // namespace lightcone::kernels

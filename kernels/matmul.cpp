@@ -4,6 +4,7 @@
 
 #include "kernels/elementwise_math.h"
 #include "kernels/linear_parts.h"
+#include "kernels/vector.h"
 
 namespace lightcone::kernels {
 
@@ -12,11 +13,12 @@ Weights::Weights(Tensor w, DType products, Context* home) : w_(std::move(w)), pr
 namespace cpu {
 enum class Epilogue { none, gelu, residual };
 
-// f(first row, last row, first column, last column) over the result [T, N] of a product: chunks of rows, and of columns
-// where the rows are few.
+// f(first row, last row, first column, last column) over the result [T, N] of a product: chunks of rows, or of columns
+// where rows are few; all at once where sharing it among threads takes longer.
 template <class P, class F>
 void for_blocks(Context& ctx, int64_t T, int64_t N, int64_t K, F&& f) {
-  constexpr int64_t row_chunk = gemm::row_chunk<P>, few_rows = 2 * row_chunk, some_columns = 64, small = 1 << 20;
+  constexpr int64_t row_chunk = gemm::row_chunk<P>, few_rows = 2 * row_chunk, some_columns = 64,
+                    small = int64_t{1} << (std::is_same_v<P, bf16> ? 23 : 20);
   if (T * N * K < small) {
     for (int64_t t = 0; t < T; t += row_chunk) f(t, std::min(T, t + row_chunk), int64_t{0}, N);
     return;
@@ -28,67 +30,56 @@ void for_blocks(Context& ctx, int64_t T, int64_t N, int64_t K, F&& f) {
   });
 }
 
-template <class In, class P>
-void linear(Context& ctx, int64_t T, int64_t N, int64_t K, const In* x, const Weights& w, const In* b,
-            Epilogue epilogue, const In* residual, In* pre, In* y) {
-  using Sum = sum_type<In>;
+// X, Y, W, P: the types of x and dx, of y and dy, of the weights, and of the factors of products.
+template <class X, class Y, class W, class P>
+void linear(Context& ctx, int64_t T, int64_t N, int64_t K, const X* x, const Weights& w, const W* b, Epilogue epilogue,
+            const Y* residual, Y* pre, Y* y) {
+  using Sum = sum_type<P>;
   const auto& panels = w.of_transpose<P>(ctx);
-  Bias<In> bias(ctx, N, b);
+  Bias<W> bias(ctx, N, b);
   for_blocks<P>(ctx, T, N, K, [&](int64_t begin, int64_t end, int64_t left, int64_t right) {
-    const int64_t rows = end - begin, columns = right - left, at = begin * N;
-    auto product = [&](Sum* c) { gemm::multiply(ctx, rows, x + begin * K, panels, left, right, bias.data(), c); };
-    // f(offset, count) for runs of elements of the block.
-    auto runs = [&](auto&& f) {
-      if (columns == N) return f(int64_t{0}, rows * N);
-      for (int64_t t = 0; t < rows; ++t) f(t * N + left, columns);
-    };
-    auto rounded = [](Sum v) { return In(v); };
-    if (epilogue == Epilogue::none && std::is_same_v<In, Sum>) {
-      if constexpr (std::is_same_v<In, Sum>) product(y + at);
-      return;
-    }
+    const int64_t rows = end - begin, at = begin * N;
+    auto product = [&](auto* c) { gemm::multiply(ctx, rows, x + begin * K, panels, left, right, bias.data(), c); };
+    if (epilogue == Epilogue::none) return product(y + at);
     auto scratch = ctx.scratch<Sum>(rows * N);
     Sum* sums = scratch.data();
-    if constexpr (std::is_same_v<In, Sum>)
+    if constexpr (std::is_same_v<Y, Sum>)
       if (pre) sums = pre + at;
     product(sums);
+    // f(offset, count) for runs of elements of the block.
+    auto runs = [&](auto&& f) {
+      if (right - left == N) return f(int64_t{0}, rows * N);
+      for (int64_t t = 0; t < rows; ++t) f(t * N + left, right - left);
+    };
     runs([&](int64_t i, int64_t count) {
-      switch (epilogue) {
-        case Epilogue::none:
-          std::transform(sums + i, sums + i + count, y + at + i, rounded);
-          break;
-        case Epilogue::residual:
-          std::transform(sums + i, sums + i + count, residual + at + i, y + at + i,
-                         [](Sum v, In r) { return In(Sum(r) + v); });
-          break;
-        case Epilogue::gelu:
-          // gelu of what pre holds, so that the backward differentiates what was computed.
-          if constexpr (!std::is_same_v<In, Sum>) {
-            std::transform(sums + i, sums + i + count, sums + i, [](Sum v) { return Sum(In(v)); });
-            if (pre) std::transform(sums + i, sums + i + count, pre + at + i, rounded);
-          }
-          vector_math::map(
-              count, y + at + i, [](Sum v) { return elementwise::gelu(v); }, sums + i);
-          break;
+      if (epilogue == Epilogue::residual)
+        return map_row(count, y + at + i, [&](auto part) { return part(residual + at + i) + part(sums + i); });
+      // gelu of what pre holds, so that the backward differentiates what was computed.
+      if constexpr (!std::is_same_v<Y, Sum>) {
+        std::transform(sums + i, sums + i + count, sums + i, [](Sum v) { return Sum(Y(v)); });
+        if (pre) convert(count, sums + i, pre + at + i);
       }
+      vector_math::map(
+          count, y + at + i, [](Sum v) { return elementwise::gelu(v); }, sums + i);
     });
   });
 }
 
-template <class In, class P>
-void linear_backward(Context& ctx, int64_t T, int64_t N, int64_t K, const In* dy, const In* pre, const In* x,
-                     const Weights* w, In* dx, In* dw, In* db) {
-  using Sum = sum_type<In>;
+// w is needed for dx alone.
+template <class X, class Y, class W, class P>
+void linear_backward(Context& ctx, int64_t T, int64_t N, int64_t K, const Y* dy, const Y* pre, const X* x,
+                     const Weights* w, X* dx, W* dw, W* db) {
+  using Sum = sum_type<P>;
   constexpr int64_t block = gemm::token_block;
   const gemm::Panels<P>* panels = dx ? &w->of_weights<P>(ctx) : nullptr;
   const Segments segments(T, N * K);
-  TokenSum<In> sum_w(ctx, segments, N * K, dw), sum_b(ctx, segments, N, db);
+  TokenSum<W> sum_w(ctx, segments, N * K, dw), sum_b(ctx, segments, N, db);
   parallel_chunks(ctx, T, segments.size, [&](int64_t s, int64_t segment_begin, int64_t segment_end) {
-    auto through_gelu = ctx.scratch<In>(pre ? block * N : 0);
+    auto through_gelu = ctx.scratch<Y>(pre ? block * N : 0);
     for (int64_t begin = segment_begin; begin < segment_end; begin += block) {
       const int64_t rows = std::min(block, segment_end - begin);
       const bool first = begin == segment_begin;
-      const In* g = dy + begin * N;
+      const Y* g = dy + begin * N;
       if (pre) {
         vector_math::map(
             rows * N, through_gelu.data(), [](Sum d, Sum p) { return d * elementwise::gelu_derivative(p); }, g,
@@ -96,11 +87,7 @@ void linear_backward(Context& ctx, int64_t T, int64_t N, int64_t K, const In* dy
         g = through_gelu.data();
       }
       if (db) add_rows(rows, N, g, first, sum_b.of(s));
-      if (dx) {
-        Result<In> result(ctx, rows * K, dx + begin * K);
-        gemm::multiply(ctx, rows, g, *panels, 0, K, nullptr, result.sums());
-        result.store();
-      }
+      if (dx) gemm::multiply(ctx, rows, g, *panels, 0, K, nullptr, dx + begin * K);
       if (dw) gemm::multiply_tokens<P>(ctx, rows, N, K, g, x + begin * K, sum_w.of(s), !first);
     }
   });
@@ -119,9 +106,7 @@ void matmul_rows(Context& ctx, int64_t M, int64_t N, int64_t K, const In* a, boo
     if (transpose_a)
       for (int64_t k = 0; k < K; ++k)
         for (int64_t m = 0; m < rows; ++m) turned[m * K + k] = a[k * M + begin + m];
-    Result<In> result(ctx, rows * N, c + begin * N);
-    gemm::multiply(ctx, rows, transpose_a ? turned.data() : a + begin * K, panels, 0, N, nullptr, result.sums());
-    result.store();
+    gemm::multiply(ctx, rows, transpose_a ? turned.data() : a + begin * K, panels, 0, N, nullptr, c + begin * N);
   });
 }
 }  // namespace cpu
@@ -136,41 +121,46 @@ struct Sizes {
 Sizes check_linear(std::string_view where, const Tensor& x, const Weights& weights, std::string_view name,
                    const Tensor& y) {
   const Tensor& w = weights.tensor();
-  check(where, "x", x).compute();
-  check(where, "w", w).rank(2).dtype(x.dtype());
+  check(where, "w", w).rank(2).compute();
+  check_activation(where, "x", x, weights);
+  check_activation(where, name, y, weights);
   const int64_t N = w.dim(0), K = w.dim(1);
   if (x.rank() == 0 || x.dim(-1) != K)
     fail(where, "x has shape {}, expected {} columns as w {} has", x.shape(), K, w.shape());
   Shape expected = x.shape();
   expected[-1] = N;
-  check(where, name, y).shape(expected).dtype(x.dtype());
+  check(where, name, y).shape(expected);
   int64_t T = 1;
   for (int axis = 0; axis + 1 < x.rank(); ++axis) T *= x.dim(axis);
   return {T, N, K};
 }
 
-template <class T>
-T* data(Tensor* t) {
-  return t && t->defined() ? t->data<T>() : nullptr;
-}
-template <class T>
-const T* data(const Tensor& t) {
-  return t.defined() ? t.data<T>() : nullptr;
+// f(Type<X>, Type<Y>, Type<W>, Type<P>)
+template <class F>
+void dispatch_linear(const char* where, DType x, DType y, const Weights& w, F&& f) {
+  dispatch_products(where, w.tensor().dtype(), w.products(), [&](auto weights, auto products) {
+    using W = typename decltype(weights)::type;
+    using P = typename decltype(products)::type;
+    dispatch_activation<W, P>(
+        x, [&](auto in) { dispatch_activation<W, P>(y, [&](auto out) { f(in, out, weights, products); }); });
+  });
 }
 
 void forward(const char* where, cpu::Epilogue epilogue, Context& ctx, const Tensor& x, const Weights& w,
              const Tensor& b, const Tensor& residual, Tensor& pre, Tensor& y) {
   const auto [T, N, K] = check_linear(where, x, w, "y", y);
-  if (b.defined()) check(where, "b", b).shape({N}).dtype(y.dtype());
+  if (b.defined()) check(where, "b", b).shape({N}).dtype(w.tensor().dtype());
   if (epilogue == cpu::Epilogue::residual) check(where, "residual", residual).like(y);
   if (pre.defined()) check(where, "pre", pre).like(y);
   const auto scope = ctx.profiler().scope(
       where, x.bytes() + w.tensor().bytes() + y.bytes() + pre.bytes() + residual.bytes(), 2. * T * N * K);
-  dispatch_products(where, x.dtype(), w.products(), [&](auto in, auto product) {
-    using In = typename decltype(in)::type;
-    using P = typename decltype(product)::type;
-    cpu::linear<In, P>(ctx, T, N, K, x.data<In>(), w, data<In>(b), epilogue, data<In>(residual), data<In>(&pre),
-                       y.data<In>());
+  dispatch_linear(where, x.dtype(), y.dtype(), w, [&](auto in, auto out, auto weights, auto products) {
+    using X = typename decltype(in)::type;
+    using Y = typename decltype(out)::type;
+    using W = typename decltype(weights)::type;
+    using P = typename decltype(products)::type;
+    cpu::linear<X, Y, W, P>(ctx, T, N, K, x.data<X>(), w, data<W>(b), epilogue, data<Y>(residual), data<Y>(&pre),
+                            y.data<Y>());
   });
 }
 
@@ -178,17 +168,19 @@ void backward(const char* where, Context& ctx, const Tensor& dy, const Tensor* p
               Tensor* dx, Tensor* dw, Tensor* db) {
   const auto [T, N, K] = check_linear(where, x, w, "dy", dy);
   if (pre) check(where, "pre", *pre).like(dy);
-  if (dx) check(where, "dx", *dx).shape(x.shape()).dtype(dy.dtype());
-  if (dw) check(where, "dw", *dw).shape(w.tensor().shape()).dtype(dy.dtype());
-  if (db) check(where, "db", *db).shape({N}).dtype(dy.dtype());
+  if (dx) check(where, "dx", *dx).like(x);
+  if (dw) check(where, "dw", *dw).like(w.tensor());
+  if (db) check(where, "db", *db).shape({N}).dtype(w.tensor().dtype());
   const auto scope =
       ctx.profiler().scope(where, dy.bytes() + (pre ? pre->bytes() : 0) + 2. * x.bytes() + 2. * w.tensor().bytes(),
                            2. * T * N * K * ((dx != nullptr) + (dw != nullptr)));
-  dispatch_products(where, x.dtype(), w.products(), [&](auto in, auto product) {
-    using In = typename decltype(in)::type;
-    using P = typename decltype(product)::type;
-    cpu::linear_backward<In, P>(ctx, T, N, K, dy.data<In>(), pre ? pre->data<In>() : nullptr, x.data<In>(), &w,
-                                data<In>(dx), data<In>(dw), data<In>(db));
+  dispatch_linear(where, x.dtype(), dy.dtype(), w, [&](auto in, auto out, auto weights, auto products) {
+    using X = typename decltype(in)::type;
+    using Y = typename decltype(out)::type;
+    using W = typename decltype(weights)::type;
+    using P = typename decltype(products)::type;
+    cpu::linear_backward<X, Y, W, P>(ctx, T, N, K, dy.data<Y>(), pre ? pre->data<Y>() : nullptr, x.data<X>(), &w,
+                                     data<X>(dx), data<W>(dw), data<W>(db));
   });
 }
 
@@ -233,8 +225,8 @@ void matmul(Context& ctx, const Tensor& a, const Tensor& b, bool transpose_a, bo
     using In = typename decltype(in)::type;
     using P = typename decltype(product)::type;
     if (transpose_a && !transpose_b)  // a weight gradient in all but name
-      cpu::linear_backward<In, P>(ctx, K, M, N, a.data<In>(), nullptr, b.data<In>(), nullptr, nullptr, c.data<In>(),
-                                  nullptr);
+      cpu::linear_backward<In, In, In, P>(ctx, K, M, N, a.data<In>(), nullptr, b.data<In>(), nullptr, nullptr,
+                                          c.data<In>(), nullptr);
     else
       cpu::matmul_rows<In, P>(ctx, M, N, K, a.data<In>(), transpose_a, b.data<In>(), transpose_b, c.data<In>());
   });

@@ -9,11 +9,12 @@ namespace lightcone::kernels {
 // Linear maps and general matrix products. Everything is row-major; T stands for the product of all leading axes of x,
 // so that [T, 4, C] vectors are 4T rows.
 //
-//   x  [T, K]   f64, f32 or bf16          y, pre, residual, dy  [T, N]   the dtype of x
-//   w  [N, K]   the dtype of x            b  [N]   the dtype of x; an undefined tensor means none
+//   w  [N, K]   f64, f32 or bf16          b  [N]   the dtype of w; an undefined tensor means none
+//   x  [T, K]   the dtype of w            y, pre, residual, dy  [T, N]   the dtype of w
 //
-// Products of f64 run in f64, all others are summed in f32; those of f32 tensors can be asked for in bf16: then both
-// factors are rounded to bf16, and nothing else. Row t of y (and of dx) depends on row t of x (dy) and on w and b alone,
+// Products of f64 run in f64, all others are summed in f32; those of f32 weights can be asked for in bf16: then both
+// factors are rounded to bf16, and nothing else. In that case x may be a bf16 tensor, and so may y: half of the memory
+// for activations that products alone read. dx has the dtype of x, and dy, pre and residual that of y. Row t of y (and of dx) depends on row t of x (dy) and on w and b alone,
 // bit by bit: a jet's score does not change with its batch. Weight gradients are summed over fixed blocks of tokens,
 // combined in order; all bits are independent of the number of threads. T, N and K may be 0 (a sum over nothing is 0).
 // Throws Error if a shape or dtype differs.
@@ -57,7 +58,7 @@ void linear_residual(Context& ctx, const Tensor& x, const Weights& w, const Tens
 
 ///     dx = dy w,    dw = dy^T x,    db = sum over t of dy[t],    each of them if not nullptr, overwritten
 ///
-/// dx, dw, db have the dtype of dy. db is summed from dy as it is, also where products are in bf16.
+/// dw and db have the dtype of w. db is summed from dy as it is, also where products are in bf16.
 void linear_backward(Context& ctx, const Tensor& dy, const Tensor& x, const Weights& w, Tensor* dx, Tensor* dw,
                      Tensor* db);
 

@@ -4,149 +4,122 @@
 
 #include "engine/check.h"
 #include "engine/threads.h"
+#include "kernels/vector.h"
 
 namespace lightcone::kernels {
 
 namespace cpu {
-template <class T, class Sum = sum_type<T>>
-void layer_norm(Context& ctx, int64_t rows, int64_t cols, const T* x, Sum eps, T* y, Sum* rstd) {
+template <class X, class Y, class Sum = sum_type<X>>
+void layer_norm(Context& ctx, int64_t rows, int64_t cols, const X* x, Sum eps, Y* y, Sum* rstd) {
   parallel_rows(ctx, rows, cols, [&](int64_t t) {
-    const T* in = x + t * cols;
-    T* out = y + t * cols;
-    Sum m = 0, v = 0;
-#pragma omp simd reduction(+ : m)
-    for (int64_t c = 0; c < cols; ++c) m += Sum(in[c]);
-    m /= cols;
+    const X* in = x + t * cols;
+    const Sum mean = sum_row<Sum>(cols, [&](auto at) { return at(in); }) / cols;
     // Two passes: the one-pass variance cancels for log-energies, whose mean is far from zero.
-#pragma omp simd reduction(+ : v)
-    for (int64_t c = 0; c < cols; ++c) v += (Sum(in[c]) - m) * (Sum(in[c]) - m);
-    const Sum r = 1 / std::sqrt(v / cols + eps);
-    for (int64_t c = 0; c < cols; ++c) out[c] = T((Sum(in[c]) - m) * r);
-    rstd[t] = r;
+    auto square = [&](auto at) {
+      const auto d = at(in) - mean;
+      return d * d;
+    };
+    const Sum r = rstd[t] = 1 / std::sqrt(sum_row<Sum>(cols, square) / cols + eps);
+    map_row(cols, y + t * cols, [&](auto at) { return (at(in) - mean) * r; });
   });
 }
 
-// out[c] = value(c), plus the row of `add` if there is one.
-template <class T, class F>
-void store_row(int64_t cols, const T* add, T* out, F&& value) {
-  using Sum = sum_type<T>;
-  if (add)
-    for (int64_t c = 0; c < cols; ++c) out[c] = T(Sum(add[c]) + value(c));
-  else
-    for (int64_t c = 0; c < cols; ++c) out[c] = T(value(c));
-}
-
-template <class T, class Sum = sum_type<T>>
-void layer_norm_backward(Context& ctx, int64_t rows, int64_t cols, const T* dy, const T* y, const Sum* rstd,
-                         const T* add, T* dx) {
+template <class X, class Y, class Sum = sum_type<X>>
+void rms_norm(Context& ctx, int64_t rows, int64_t cols, const X* x, Sum eps, Y* y, Sum* rstd) {
   parallel_rows(ctx, rows, cols, [&](int64_t t) {
-    const T *g = dy + t * cols, *n = y + t * cols;
-    const Sum r = rstd[t];
-    Sum mean_g = 0, mean_gn = 0;
-#pragma omp simd reduction(+ : mean_g, mean_gn)
-    for (int64_t c = 0; c < cols; ++c) {
-      mean_g += Sum(g[c]);
-      mean_gn += Sum(g[c]) * Sum(n[c]);
-    }
-    mean_g /= cols;
-    mean_gn /= cols;
-    store_row(cols, add ? add + t * cols : nullptr, dx + t * cols,
-              [&](int64_t c) { return r * (Sum(g[c]) - mean_g - Sum(n[c]) * mean_gn); });
+    const X* in = x + t * cols;
+    const Sum squares = sum_row<Sum>(cols, [&](auto at) { return at(in) * at(in); });
+    const Sum r = rstd[t] = 1 / std::sqrt(squares / cols + eps);
+    map_row(cols, y + t * cols, [&](auto at) { return at(in) * r; });
   });
 }
 
-template <class T, class Sum = sum_type<T>>
-void rms_norm(Context& ctx, int64_t rows, int64_t cols, const T* x, Sum eps, T* y, Sum* rstd) {
+// dx = rstd (dy - <dy> - y <dy y>), without <dy> unless `centred`; plus the row of `add` if there is one.
+template <bool centred, class X, class Y, class Sum = sum_type<X>>
+void norm_backward(Context& ctx, int64_t rows, int64_t cols, const Y* dy, const Y* y, const Sum* rstd, const X* add,
+                   X* dx) {
   parallel_rows(ctx, rows, cols, [&](int64_t t) {
-    const T* in = x + t * cols;
-    T* out = y + t * cols;
-    Sum square = 0;
-#pragma omp simd reduction(+ : square)
-    for (int64_t c = 0; c < cols; ++c) square += Sum(in[c]) * Sum(in[c]);
-    const Sum r = 1 / std::sqrt(square / cols + eps);
-    for (int64_t c = 0; c < cols; ++c) out[c] = T(Sum(in[c]) * r);
-    rstd[t] = r;
-  });
-}
-
-template <class T, class Sum = sum_type<T>>
-void rms_norm_backward(Context& ctx, int64_t rows, int64_t cols, const T* dy, const T* y, const Sum* rstd, const T* add,
-                       T* dx) {
-  parallel_rows(ctx, rows, cols, [&](int64_t t) {
-    const T *g = dy + t * cols, *n = y + t * cols;
-    const Sum r = rstd[t];
-    Sum mean_gn = 0;
-#pragma omp simd reduction(+ : mean_gn)
-    for (int64_t c = 0; c < cols; ++c) mean_gn += Sum(g[c]) * Sum(n[c]);
-    mean_gn /= cols;
-    store_row(cols, add ? add + t * cols : nullptr, dx + t * cols,
-              [&](int64_t c) { return r * (Sum(g[c]) - Sum(n[c]) * mean_gn); });
+    const Y *g = dy + t * cols, *n = y + t * cols;
+    X* out = dx + t * cols;
+    const Sum r = rstd[t], mean_gn = sum_row<Sum>(cols, [&](auto at) { return at(g) * at(n); }) / cols,
+              mean_g = centred ? sum_row<Sum>(cols, [&](auto at) { return at(g); }) / cols : 0;
+    auto value = [&](auto at) { return r * (at(g) - mean_g - at(n) * mean_gn); };
+    if (const X* more = add ? add + t * cols : nullptr)
+      map_row(cols, out, [&](auto at) { return at(more) + value(at); });
+    else
+      map_row(cols, out, value);
   });
 }
 }  // namespace cpu
 
-void layer_norm(Context& ctx, const Tensor& x, double eps, Tensor& y, Tensor& rstd) {
-  check("layer_norm", "x", x).rank(2).compute();
-  const int64_t T = x.dim(0), C = x.dim(1);
-  if (C == 0) throw Error("layer_norm: x has 0 columns");
-  check("layer_norm", "y", y).like(x);
-  check("layer_norm", "rstd", rstd).shape({T}).dtype(sum_dtype(x.dtype()));
-  const auto scope = ctx.profiler().scope("layer_norm", 2. * x.bytes(), 7. * x.numel());
-  dispatch_compute("layer_norm", x.dtype(), [&](auto type) {
-    using E = typename decltype(type)::type;
-    using Sum = sum_type<E>;
-    cpu::layer_norm<E>(ctx, T, C, x.data<E>(), static_cast<Sum>(eps), y.data<E>(), rstd.data<Sum>());
+namespace {
+enum class Norm { layer, rms };
+
+// f(Type<X>, Type<Y>) for the dtypes of x and y.
+template <class F>
+void dispatch_norm(const char* where, DType x, DType y, F&& f) {
+  dispatch_compute(where, x, [&](auto type) {
+    if constexpr (std::is_same_v<typename decltype(type)::type, float>)
+      if (y == DType::bf16) return f(type, Type<bf16>{});
+    f(type, type);
   });
 }
 
+void check_y(const char* where, const char* name, const Tensor& y, const Tensor& x) {
+  Check c = check(where, name, y).shape(x.shape());
+  if (x.dtype() != DType::f32 || y.dtype() != DType::bf16) c.dtype(x.dtype());
+}
+
+template <Norm norm>
+void forward(const char* where, double flops, Context& ctx, const Tensor& x, double eps, Tensor& y, Tensor& rstd) {
+  check(where, "x", x).rank(2).compute();
+  const int64_t T = x.dim(0), C = x.dim(1);
+  if (C == 0) fail(where, "x has 0 columns");
+  check_y(where, "y", y, x);
+  check(where, "rstd", rstd).shape({T}).dtype(sum_dtype(x.dtype()));
+  const auto scope = ctx.profiler().scope(where, x.bytes() + y.bytes(), flops * x.numel());
+  dispatch_norm(where, x.dtype(), y.dtype(), [&](auto in, auto out) {
+    using X = typename decltype(in)::type;
+    using Y = typename decltype(out)::type;
+    using Sum = sum_type<X>;
+    constexpr auto kernel = norm == Norm::layer ? cpu::layer_norm<X, Y> : cpu::rms_norm<X, Y>;
+    kernel(ctx, T, C, x.data<X>(), static_cast<Sum>(eps), y.data<Y>(), rstd.data<Sum>());
+  });
+}
+
+template <Norm norm>
+void backward(const char* where, double flops, Context& ctx, const Tensor& dy, const Tensor& y, const Tensor& rstd,
+              const Tensor& add, Tensor& dx) {
+  check(where, "dx", dx).rank(2).compute();
+  const int64_t T = dx.dim(0), C = dx.dim(1);
+  check_y(where, "y", y, dx);
+  check(where, "dy", dy).like(y);
+  check(where, "rstd", rstd).shape({T}).dtype(sum_dtype(dx.dtype()));
+  if (add.defined()) check(where, "add", add).like(dx);
+  const auto scope = ctx.profiler().scope(where, 2. * y.bytes() + dx.bytes() + add.bytes(), flops * y.numel());
+  dispatch_norm(where, dx.dtype(), y.dtype(), [&](auto in, auto out) {
+    using X = typename decltype(in)::type;
+    using Y = typename decltype(out)::type;
+    cpu::norm_backward<norm == Norm::layer, X, Y>(ctx, T, C, dy.data<Y>(), y.data<Y>(), rstd.data<sum_type<X>>(),
+                                                  add.defined() ? add.data<X>() : nullptr, dx.data<X>());
+  });
+}
+}  // namespace
+
+void layer_norm(Context& ctx, const Tensor& x, double eps, Tensor& y, Tensor& rstd) {
+  forward<Norm::layer>("layer_norm", 7, ctx, x, eps, y, rstd);
+}
 void layer_norm_backward(Context& ctx, const Tensor& dy, const Tensor& y, const Tensor& rstd, const Tensor& add,
                          Tensor& dx) {
-  const char* where = "layer_norm_backward";
-  check(where, "y", y).rank(2).compute();
-  const int64_t T = y.dim(0), C = y.dim(1);
-  check(where, "dy", dy).like(y);
-  check(where, "rstd", rstd).shape({T}).dtype(sum_dtype(y.dtype()));
-  if (add.defined()) check(where, "add", add).like(y);
-  check(where, "dx", dx).like(y);
-  const auto scope = ctx.profiler().scope(where, 3. * y.bytes() + add.bytes(), 8. * y.numel());
-  dispatch_compute(where, y.dtype(), [&](auto type) {
-    using E = typename decltype(type)::type;
-    using Sum = sum_type<E>;
-    cpu::layer_norm_backward<E>(ctx, T, C, dy.data<E>(), y.data<E>(), rstd.data<Sum>(),
-                                add.defined() ? add.data<E>() : nullptr, dx.data<E>());
-  });
+  backward<Norm::layer>("layer_norm_backward", 8, ctx, dy, y, rstd, add, dx);
 }
 
 void rms_norm(Context& ctx, const Tensor& x, double eps, Tensor& y, Tensor& rstd) {
-  check("rms_norm", "x", x).rank(2).compute();
-  const int64_t T = x.dim(0), C = x.dim(1);
-  if (C == 0) throw Error("rms_norm: x has 0 columns");
-  check("rms_norm", "y", y).like(x);
-  check("rms_norm", "rstd", rstd).shape({T}).dtype(sum_dtype(x.dtype()));
-  const auto scope = ctx.profiler().scope("rms_norm", 2. * x.bytes(), 3. * x.numel());
-  dispatch_compute("rms_norm", x.dtype(), [&](auto type) {
-    using E = typename decltype(type)::type;
-    using Sum = sum_type<E>;
-    cpu::rms_norm<E>(ctx, T, C, x.data<E>(), static_cast<Sum>(eps), y.data<E>(), rstd.data<Sum>());
-  });
+  forward<Norm::rms>("rms_norm", 3, ctx, x, eps, y, rstd);
 }
-
 void rms_norm_backward(Context& ctx, const Tensor& dy, const Tensor& y, const Tensor& rstd, const Tensor& add,
                        Tensor& dx) {
-  const char* where = "rms_norm_backward";
-  check(where, "y", y).rank(2).compute();
-  const int64_t T = y.dim(0), C = y.dim(1);
-  check(where, "dy", dy).like(y);
-  check(where, "rstd", rstd).shape({T}).dtype(sum_dtype(y.dtype()));
-  if (add.defined()) check(where, "add", add).like(y);
-  check(where, "dx", dx).like(y);
-  const auto scope = ctx.profiler().scope(where, 3. * y.bytes() + add.bytes(), 5. * y.numel());
-  dispatch_compute(where, y.dtype(), [&](auto type) {
-    using E = typename decltype(type)::type;
-    using Sum = sum_type<E>;
-    cpu::rms_norm_backward<E>(ctx, T, C, dy.data<E>(), y.data<E>(), rstd.data<Sum>(),
-                              add.defined() ? add.data<E>() : nullptr, dx.data<E>());
-  });
+  backward<Norm::rms>("rms_norm_backward", 5, ctx, dy, y, rstd, add, dx);
 }
 
 }  // namespace lightcone::kernels

@@ -9,7 +9,8 @@ namespace lightcone::kernels {
 ///
 /// mean and biased variance over c (Ba, Kiros, Hinton, arXiv:1607.06450, eq. 4).
 ///
-///   x, y        [T, C]   f64, f32 or bf16; may alias
+///   x           [T, C]   f64, f32 or bf16
+///   y           [T, C]   the dtype of x, or bf16 for f32 where bf16 products alone read it; may be x
 ///   rstd        [T]      f64 for f64 input, else f32; the backward reads it
 ///
 /// Sums run in the dtype of rstd, in an order that depends on C alone. T = 0 writes nothing.
@@ -18,8 +19,8 @@ void layer_norm(Context& ctx, const Tensor& x, double eps, Tensor& y, Tensor& rs
 
 ///     dx = add + rstd (dy - <dy> - y <dy y>),    < > the mean over c
 ///
-/// `add`: another gradient of x, as a residual connection has it, or an undefined tensor. Overwrites dx, which may alias
-/// dy and add.
+/// dy has the dtype of y. `add`: another gradient of x, as a residual connection has it, or an undefined tensor.
+/// Overwrites dx, which may be add, or dy where their dtypes are the same.
 void layer_norm_backward(Context& ctx, const Tensor& dy, const Tensor& y, const Tensor& rstd, const Tensor& add,
                          Tensor& dx);
 

@@ -1,7 +1,10 @@
 #pragma once
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <utility>
+
+#include "engine/dtype.h"
 #if defined(__AVX512DQ__)
 #include <immintrin.h>
 #endif
@@ -50,6 +53,91 @@ V shuffle(V a, V b, std::index_sequence<i...>) {
 template <class S, auto f>
 Vector<S> shuffle(Vector<S> a, Vector<S> b) {
   return shuffle<f>(a, b, std::make_index_sequence<lanes<S>>());
+}
+
+/// One register from memory of any alignment, and back. bf16 goes to float and is rounded to nearest, ties to even.
+template <class S>
+Vector<S> load(const S* x) {
+  typedef Vector<S> Unaligned __attribute__((aligned(alignof(S))));
+  return *reinterpret_cast<const Unaligned*>(x);
+}
+template <class S>
+void store(Vector<S> x, S* to) {
+  typedef Vector<S> Unaligned __attribute__((aligned(alignof(S))));
+  *reinterpret_cast<Unaligned*>(to) = x;
+}
+typedef uint16_t Halves __attribute__((vector_size(vector_bytes / 2), aligned(2), may_alias));
+inline Vector<float> load(const bf16* x) {
+  return (Vector<float>)(__builtin_convertvector(*reinterpret_cast<const Halves*>(x), Vector<uint32_t>) << 16);
+}
+inline void store(Vector<float> x, bf16* to) {
+  const auto bits = (Vector<uint32_t>)x;
+  const Vector<uint32_t> rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16, nan = bits >> 16 | 0x40u;
+  *reinterpret_cast<Halves*>(to) = __builtin_convertvector(x == x ? rounded : nan, Halves);
+}
+
+/// The sum of all lanes: of neighbours, of neighbouring pairs, and so on.
+template <class S>
+[[gnu::always_inline]] inline S sum_of_lanes(Vector<S> x) {
+  [&]<int... step>(std::integer_sequence<int, step...>) {
+    ((x += __builtin_shuffle(x,
+                             [] {
+                               decltype((Vector<S>{}) == (Vector<S>{})) order{};
+                               for (int64_t i = 0; i < lanes<S>; ++i) order[i] = i ^ 1 << step;
+                               return order;
+                             }())),
+     ...);
+  }
+  (std::make_integer_sequence<int, std::countr_zero(static_cast<uint64_t>(lanes<S>))>());
+  return x[0];
+}
+
+/// For loops over the elements of a row, a register at a time and the rest one by one: at(x) is the part of the row x
+/// that it stands for, in the type of sums.
+template <class S>
+struct WholeRegister {
+  int64_t place;
+  template <class T>
+  Vector<S> operator()(const T* x) const {
+    return load(x + place);
+  }
+};
+template <class S>
+struct SingleElement {
+  int64_t place;
+  template <class T>
+  S operator()(const T* x) const {
+    return static_cast<S>(x[place]);
+  }
+};
+
+/// out[i] = value(at) for i < n:    map_row(n, y, [&](auto at) { return at(x) * factor; })
+template <class T, class F>
+[[gnu::always_inline]] inline void map_row(int64_t n, T* out, F&& value) {
+  using S = sum_type<T>;
+  int64_t i = 0;
+  for (; i + lanes<S> <= n; i += lanes<S>) store(value(WholeRegister<S>{i}), out + i);
+  for (; i < n; ++i) out[i] = static_cast<T>(value(SingleElement<S>{i}));
+}
+/// Sum of value(at) over n elements, in an order that depends on n alone.
+template <class S, class F>
+[[gnu::always_inline]] inline S sum_row(int64_t n, F&& value) {
+  Vector<S> even = {}, odd = {};
+  int64_t i = 0;
+  for (; i + 2 * lanes<S> <= n; i += 2 * lanes<S>) {
+    even += value(WholeRegister<S>{i});
+    odd += value(WholeRegister<S>{i + lanes<S>});
+  }
+  if (i + lanes<S> <= n) even += value(WholeRegister<S>{i}), i += lanes<S>;
+  S sum = sum_of_lanes<S>(even + odd);
+  for (; i < n; ++i) sum += value(SingleElement<S>{i});
+  return sum;
+}
+
+/// n numbers in another type.
+template <class From, class To>
+void convert(int64_t n, const From* from, To* to) {
+  map_row(n, to, [&](auto at) { return at(from); });
 }
 
 namespace vector_math {

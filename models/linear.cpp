@@ -21,7 +21,9 @@ Linear::Linear(Context& ctx, int64_t in, int64_t out, DType dtype) {
   add("bias", bias);
 }
 
-Var Linear::operator()(const Var& x) { return linear(x, x.tape().parameter(weight), x.tape().parameter(bias)); }
+Var Linear::operator()(const Var& x, std::optional<DType> result) {
+  return linear(x, x.tape().parameter(weight), x.tape().parameter(bias), result);
+}
 
 Var Linear::gelu(const Var& x) { return linear_gelu(x, x.tape().parameter(weight), x.tape().parameter(bias)); }
 

@@ -1,4 +1,6 @@
 #pragma once
+#include <optional>
+
 #include "autograd/module.h"
 
 namespace lightcone {
@@ -8,9 +10,9 @@ namespace lightcone {
 struct Linear : Module {
   Parameter weight, bias;
   Linear(Context& ctx, int64_t in, int64_t out, DType dtype);
-  Var operator()(const Var& x);
-  Var gelu(const Var& x);                           ///< GELU(x w^T + b), one kernel
-  Var residual(const Var& x, const Var& residual);  ///< residual + x w^T + b, one kernel
+  Var operator()(const Var& x, std::optional<DType> result = {});  ///< see autograd/matmul.h
+  Var gelu(const Var& x);                                          ///< GELU(x w^T + b), one kernel
+  Var residual(const Var& x, const Var& residual);                 ///< residual + x w^T + b, one kernel
 };
 
 /// Uniform numbers in ±bound from the stream "init".

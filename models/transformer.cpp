@@ -57,7 +57,11 @@ struct QKV : Module {
       linear->weight.rows = linear->bias.rows = rows;
     }
   }
-  Var operator()(const Var& x) { return linear ? (*linear)(x) : concat({(*q)(x), (*k)(x), (*v)(x)}); }
+  /// In the dtype of x.
+  Var operator()(const Var& x) {
+    const DType dtype = x.dtype();
+    return linear ? (*linear)(x, dtype) : concat({(*q)(x, dtype), (*k)(x, dtype), (*v)(x, dtype)});
+  }
 };
 
 struct Attention : Module {
@@ -102,13 +106,14 @@ struct Transformer::Block : Module {
   Var operator()(const Var& h, const Tensor& ptr, const TransformerConfig& c) {
     const double p = c.dropout_prob.value_or(0);
     const AttentionOptions options{.heads = c.num_heads, .kv_heads = c.multi_query ? 1 : c.num_heads};
-    const Var mixed = lightcone::attention(attention.qkv_linear(layer_norm(h)), ptr, options);
+    auto normed = [](const Var& x) { return layer_norm(x, 1e-5, x.tape().factors(x.dtype())); };
+    const Var mixed = lightcone::attention(attention.qkv_linear(normed(h)), ptr, options);
     if (p == 0) {
       const Var h1 = attention.out_linear.residual(mixed, h);
-      return mlp(layer_norm(h1), h1);
+      return mlp(normed(h1), h1);
     }
     const Var h1 = lightcone::add(h, dropout(attention.out_linear(mixed), p));
-    const Var up = unary(Unary::gelu, dropout(mlp.up(layer_norm(h1)), p));
+    const Var up = unary(Unary::gelu, dropout(mlp.up(normed(h1)), p));
     return lightcone::add(h1, dropout(mlp.down(up), p));
   }
 };

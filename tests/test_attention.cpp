@@ -414,7 +414,7 @@ TEST_CASE("attention refuses bad input") {
   const kernels::AttentionSegment f64{
       view(ctx.zeros({4, 6}, DType::f64), 0, 2, 1), view(ctx.zeros({4, 6}, DType::f64), 2, 2, 1),
       view(ctx.zeros({4, 6}, DType::f64), 4, 2, 1), view(ctx.zeros({4, 2}, DType::f64), 0, 2, 1)};
-  REFUSED("attention: bf16 products of f64 tensors, expected f32",
+  REFUSED("attention: bf16 products of f64 tensors, expected f32 or bf16",
           kernels::attention(ctx, {&f64, 1}, jets, jets, 1, {}, lse, kernels::Products::bf16));
   lse = ctx.zeros({4, 1}, DType::f32);
   REFUSED("attention: lse has shape [4, 1], expected [4, 2]", call([](auto&, auto&) {}));
