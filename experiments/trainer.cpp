@@ -223,8 +223,11 @@ void Trainer::run(MetricsFile& metrics) {
     if (Interrupts::pending() || (minutes && seconds_since(last_save) >= 60 * *minutes)) {
       save_state();
       last_save = Clock::now();
-      if (Interrupts::pending()) progress.finish();
-      if (Interrupts::pending()) Interrupts::allow();
+      if (Interrupts::pending()) {
+        progress.finish();
+        log_memory();
+        Interrupts::allow();
+      }
     }
   }
   progress.finish();
@@ -263,10 +266,14 @@ TrainingHistory Trainer::train() {
   h.items_per_second = static_cast<double>(h.items) / std::max(h.training_seconds, 1e-9);
   log_->info("Trained for {} ({:.0f} jets/s), validated for {}", duration_text(h.training_seconds), h.items_per_second,
              duration_text(h.validation_seconds));
+  log_memory();
+  return h;
+}
+
+void Trainer::log_memory() {
   if (last_growth_)
     log_->info("Tensors of training take {}; none was asked from the system after step {}",
                bytes_text(workers_.memory().reserved), last_growth_);
-  return h;
 }
 
 }  // namespace lightcone
