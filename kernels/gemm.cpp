@@ -49,7 +49,8 @@ void tiles(int64_t rows, int64_t k, const T* a, int64_t row, const T* panels, in
       const int64_t depth = std::min(tile_depth, k - p);
       const bool ends = p + depth == k;
       // What follows in the panels is as large as this part, and perhaps still far away.
-      const int64_t follows = depth * vectors * lanes<T>, lines = (follows * sizeof(T) / 64 * height + rows - 1) / rows;
+      const int64_t follows = depth * vectors * lanes<T>, all_lines = follows * sizeof(T) / 64;
+      const int64_t lines = ends && j + tile_cols<T> >= last ? 0 : (all_lines * height + rows - 1) / rows;
       for (int64_t i = 0; i < rows; i += height)
         tile_of<T, transposed>(vectors, std::min(height, rows - i), depth,
                                transposed ? a + p * row + i : a + i * row + p, row, panel,
