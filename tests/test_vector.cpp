@@ -152,6 +152,7 @@ TEST_CASE("float to bf16 in registers is the rounding of single numbers, and bac
   for (uint32_t bits = 0; bits < 1u << 16; ++bits) all.push_back(std::bit_cast<bf16>(static_cast<uint16_t>(bits)));
   std::vector<float> wide(all.size());
   convert(static_cast<int64_t>(all.size()), all.data(), wide.data());
+  different = 0;
   for (uint32_t bits = 0; bits < 1u << 16; ++bits) different += std::bit_cast<uint32_t>(wide[bits]) != bits << 16;
   CHECK(different == 0);
 }
