@@ -5,21 +5,12 @@
 #include "autograd/matmul.h"
 #include "kernels/mlp.h"
 #include "tests/support/amp.h"
+#include "tests/support/naive_linear.h"
 
 using namespace lightcone;
 using namespace lightcone::test;
 
 namespace {
-
-Array naive_linear(const Array& x, const Array& w, const Array& b) {
-  Array y = zeros({x.shape[0], w.shape[0]});
-  for (int64_t t = 0; t < x.shape[0]; ++t)
-    for (int64_t n = 0; n < w.shape[0]; ++n) {
-      y.at(t, n) = b[n];
-      for (int64_t k = 0; k < w.shape[1]; ++k) y.at(t, n) += x.at(t, k) * w.at(n, k);
-    }
-  return y;
-}
 
 struct Size {
   int64_t T, K, H, N;
@@ -44,9 +35,9 @@ TEST_CASE("mlp") {
                     },
                 .oracle =
                     [](auto& v) {
-                      Array hidden = naive_linear(v[0], v[1], v[2]);
-                      for (double& e : hidden.values) e *= 0.5 * std::erfc(-e / std::sqrt(2));
-                      Array y = naive_linear(hidden, v[3], v[4]);
+                      Array hidden = naive_linear({v[0], v[1], v[2]});
+                      for (double& e : hidden.values) e = gelu(e);
+                      Array y = naive_linear({hidden, v[3], v[4]});
                       for (int64_t i = 0; i < y.shape.numel(); ++i) y[i] += v[5][i];
                       return std::vector{y};
                     },
@@ -198,6 +189,14 @@ TEST_CASE("mlp without biases, and y in the place of the residual") {
   Tensor dx = ctx.empty(x.shape(), DType::bf16);
   kernels::mlp_backward(ctx, o.dy, {}, x, {o.w1, DType::bf16}, {}, {o.w2, DType::bf16}, {.dx = &dx});
   CHECK(same_bits(dx, expected[0]));
+}
+
+TEST_CASE("mlp of rows without columns: what goes into GELU is the bias") {
+  Context ctx(1);
+  ctx.allocator().set_guard(true);
+  const Operands o(ctx, {5, 0, 3, 0}, DType::f32);
+  const Tensor pre = forward(ctx, o, DType::f32, o.x).pre;
+  for (int64_t i = 0; i < 15; ++i) CHECK(pre.data<float>()[i] == o.b1.data<float>()[i % 3]);
 }
 
 TEST_CASE("mlp of bf16 activations has the same bits for any number of threads") {
