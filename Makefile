@@ -58,6 +58,8 @@ all: configure
 
 # ninja itself configures again when a CMake file changes; here only the first time, and when LIGHTCONE_ARCH does.
 configure: setup
+	@test ! -d build || test -w build || { echo "make: build/ cannot be written to. What is built runs from any folder \
+	that is yours: cd there and call '$(CURDIR)/build/lightcone' run -cn demo"; exit 1; }
 	@test -f build/build.ninja && grep -qx 'LIGHTCONE_ARCH:[A-Z]*=$(LIGHTCONE_ARCH)' build/CMakeCache.txt \
 	  || cmake -G Ninja -B build -DLIGHTCONE_ARCH=$(LIGHTCONE_ARCH)
 

@@ -80,9 +80,9 @@ void Runner::operator()(const Case& c) {
   r.bytes_per_second = c.bytes / r.median;
   r.flops_per_second = c.flops / r.median;
   r.share = (c.ceiling == Ceiling::copy ? r.bytes_per_second : r.flops_per_second) / best;
-  fmt::print("{:<44} {:>9.1f} µs ± {:>2.0f} % {:>7.1f} GB/s {:>8.1f} GFLOP/s {:>4.0f} % of {}\n", r.name,
-             r.median * 1e6, r.spread * 100, r.bytes_per_second * 1e-9, r.flops_per_second * 1e-9, r.share * 100,
-             name_of(c.ceiling));
+  const std::string rate = c.flops > 0 ? fmt::format("{:.1f} GFLOP/s", r.flops_per_second * 1e-9) : "";
+  fmt::print("{:<44} {:>9.1f} µs ± {:>2.0f} % {:>7.1f} GB/s {:>16} {:>4.0f} % of {}\n", r.name, r.median * 1e6,
+             r.spread * 100, r.bytes_per_second * 1e-9, rate, r.share * 100, name_of(c.ceiling));
   std::fflush(stdout);
   results_.push_back(r);
 }

@@ -11,6 +11,8 @@ namespace lightcone {
 namespace {
 constexpr double padding = 1e-5;
 constexpr int64_t values_per_read = 1 << 18;
+constexpr double energy_rounding = 2e-2;  // of squares, in what simulations and detectors store
+constexpr double most_momentum = 1e5;     // GeV, of a jet; no collider makes such
 
 template <class T>
 JetSet read_jets(Context& ctx, NpyReader& kinematics, std::string_view name) {
@@ -30,6 +32,7 @@ JetSet read_jets(Context& ctx, NpyReader& kinematics, std::string_view name) {
     std::vector<T>& kept = blocks.emplace_back();
     for (int64_t jet = begin; jet < begin + count; ++jet) {
       const int64_t before = constituents;
+      double px = 0, py = 0;
       for (int64_t slot = 0; slot < slots; ++slot) {
         const T* p = &dense[((jet - begin) * slots + slot) * 4];
         for (int c = 0; c < 4; ++c)
@@ -37,9 +40,19 @@ JetSet read_jets(Context& ctx, NpyReader& kinematics, std::string_view name) {
             fail(kinematics.where(), "{}: jet {}, constituent {} has the momentum ({}, {}, {}, {})", name, jet, slot,
                  p[0], p[1], p[2], p[3]);
         if (std::any_of(p, p + 4, [](T x) { return std::abs(static_cast<double>(x)) <= padding; })) continue;
+        const double E = p[0], x = p[1], y = p[2], z = p[3];
+        if (E < 0 || E * E < (1 - energy_rounding) * (x * x + y * y + z * z))
+          fail(kinematics.where(),
+               "{}: jet {}, constituent {} ({}, {}, {}, {}) has less energy than momentum; expected the order (E, px, "
+               "py, pz)",
+               name, jet, slot, p[0], p[1], p[2], p[3]);
+        px += x, py += y;
         kept.insert(kept.end(), p, p + 4);
         ++constituents;
       }
+      if (std::hypot(px, py) > most_momentum)
+        fail(kinematics.where(), "{}: jet {} has a transverse momentum of {:.0f}; expected GeV: divide MeV by 1000",
+             name, jet, std::hypot(px, py));
       if (constituents == before)
         fail(kinematics.where(), "{}: jet {} has no constituents (all have a component within {} of 0); remove it",
              name, jet, padding);

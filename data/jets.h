@@ -21,7 +21,8 @@ struct JetSet {
 /// Drops the padding from a dense array of jets, [N, P, 4] in f32 or f64, as it is read: the array is never in memory
 /// as a whole. A constituent is padding if any of its components has |x| <= 1e-5, the rule of the reference data
 /// loader. `name` is the array's, for errors. Throws Error for another shape or dtype, a component that is not
-/// finite, or a jet of which nothing is left: networks average over constituents, and such a jet has no prediction.
+/// finite, an energy below the momentum (another order of the components), a jet above 10^5 GeV (MeV), or one of which
+/// nothing is left: networks average over constituents, and such a jet has no prediction.
 JetSet read_jets(Context& ctx, NpyReader& kinematics, std::string_view name);
 
 /// The jets of these indices, in that order, with momenta in `dtype` (f32 or f64).

@@ -18,22 +18,23 @@ namespace {
 constexpr size_t alignment = 64;
 constexpr size_t band = 256;  // guard bytes before and after a block
 constexpr unsigned char pattern = 0xa5;
+constexpr size_t classes_per_doubling = 4;
 constexpr size_t huge_page = size_t{2} << 20, slab_bytes = 16 * huge_page;
 constexpr size_t slab_share = size_t{256} << 10;  // blocks from this size on are cut from slabs
 }  // namespace
 
 Allocator::~Allocator() { trim(); }
 
-Allocator::Class Allocator::class_of(size_t bytes) {
-  if (bytes <= 256) return {256, 0};
-  const size_t top = std::bit_floor(bytes - 1), step = top / 4, quarter = (bytes - 1 - top) / step + 1;
-  return {top + quarter * step, 4 * (std::bit_width(top) - 9) + quarter};
+size_t Allocator::class_of(size_t bytes) {
+  if (bytes <= 256) return 0;
+  const size_t top = std::bit_floor(bytes - 1), step = top / classes_per_doubling, share = (bytes - 1 - top) / step + 1;
+  return classes_per_doubling * (std::bit_width(top) - 9) + share;
 }
 
 size_t Allocator::class_size(size_t index) {
   if (index == 0) return 256;
-  const size_t top = size_t{256} << (index - 1) / 4;
-  return top + top / 4 * ((index - 1) % 4 + 1);
+  const size_t top = size_t{256} << (index - 1) / classes_per_doubling;
+  return top + top / classes_per_doubling * ((index - 1) % classes_per_doubling + 1);
 }
 
 unsigned char* Allocator::from_system(size_t size) {
@@ -54,19 +55,23 @@ unsigned char* Allocator::from_system(size_t size) {
   return std::exchange(slab_next_, slab_next_ + size);
 }
 
-void* Allocator::allocate(size_t bytes) {
-  const auto [size, index] = class_of(bytes);
+Allocator::Block Allocator::allocate(size_t bytes) {
+  const size_t least = class_of(bytes);
   std::lock_guard lock(mutex_);
+  size_t index = least;
+  while (index < least + classes_per_doubling && lists_[index].blocks.empty()) ++index;
+  if (index == least + classes_per_doubling) index = least;
   FreeList& list = lists_[index];
-  unsigned char* block = nullptr;
+  const size_t size = class_size(index);
+  unsigned char* data = nullptr;
   if (!list.blocks.empty()) {
-    block = static_cast<unsigned char*>(list.blocks.back());
+    data = static_cast<unsigned char*>(list.blocks.back());
     list.blocks.pop_back();
   } else {
     list.blocks.reserve(list.known + 1);  // so that release() never needs memory
-    block = from_system(size + 2 * band);
-    if (!block) fail("memory", "no room for {} bytes ({} in use); use a smaller batch", bytes, statistics_.in_use);
-    block += band;
+    data = from_system(size + 2 * band);
+    if (!data) fail("memory", "no room for {} bytes ({} in use); use a smaller batch", bytes, statistics_.in_use);
+    data += band;
     ++list.known;
     ++statistics_.system_calls;
     statistics_.reserved += size;
@@ -75,26 +80,26 @@ void* Allocator::allocate(size_t bytes) {
   statistics_.in_use += size;
   statistics_.peak = std::max(statistics_.peak, statistics_.in_use);
   if (guard_) {
-    std::memset(block - band, pattern, band);
-    std::memset(block, 0xff, bytes);
-    std::memset(block + bytes, pattern, size - bytes + band);
+    std::memset(data - band, pattern, band);
+    std::memset(data, 0xff, bytes);
+    std::memset(data + bytes, pattern, size - bytes + band);
   }
-  return block;
+  return {data, bytes, index};
 }
 
-void Allocator::release(void* pointer, size_t bytes) noexcept {
-  if (!pointer) return;
-  const auto [size, index] = class_of(bytes);
-  auto* block = static_cast<unsigned char*>(pointer);
+void Allocator::release(const Block& block) noexcept {
+  if (!block.data) return;
+  const size_t size = class_size(block.size_class);
+  auto* data = static_cast<unsigned char*>(block.data);
   std::lock_guard lock(mutex_);
   statistics_.in_use -= size;
   if (guard_) {
     auto intact = [](const unsigned char* p, size_t n) {
       return std::all_of(p, p + n, [](auto c) { return c == pattern; });
     };
-    if (!intact(block - band, band) || !intact(block + bytes, size - bytes + band)) ++violations_;
+    if (!intact(data - band, band) || !intact(data + block.bytes, size - block.bytes + band)) ++violations_;
   }
-  lists_[index].blocks.push_back(pointer);
+  lists_[block.size_class].blocks.push_back(data);
 }
 
 MemoryStatistics Allocator::statistics() const {

@@ -27,7 +27,8 @@ struct MemoryStatistics {
 };
 
 /// Caching CPU allocator: every block is aligned to 64 bytes; a freed block waits in the free list of its size class
-/// (four classes per power of two) for the next request of that class. Large blocks are cut from slabs of huge pages,
+/// (four classes per power of two) for the next request of that class, or of one for which it is at most twice too
+/// large, so that what a training takes stops growing although the sizes of batches vary. Large blocks are cut from slabs of huge pages,
 /// since walks of the page table cost a few per cent of a training step. Safe to use from several threads.
 ///
 /// With `guard` on (tests), blocks come filled with 0xff (NaN in every floating-point format), stand between two bands
@@ -39,8 +40,13 @@ class Allocator {
   Allocator& operator=(const Allocator&) = delete;
   ~Allocator();
 
-  void* allocate(size_t bytes);
-  void release(void* block, size_t bytes) noexcept;
+  struct Block {
+    void* data = nullptr;
+    size_t bytes = 0;       ///< as asked for
+    size_t size_class = 0;  ///< where it goes back to
+  };
+  Block allocate(size_t bytes);
+  void release(const Block& block) noexcept;
   MemoryStatistics statistics() const;
   void reset_peak();
   /// Returns free blocks to the system: the small ones, and the slabs if nothing is in use.
@@ -50,10 +56,7 @@ class Allocator {
   int64_t guard_violations() const { return violations_; }
 
  private:
-  struct Class {
-    size_t size, index;
-  };
-  static Class class_of(size_t bytes);
+  static size_t class_of(size_t bytes);
   static size_t class_size(size_t index);
   unsigned char* from_system(size_t size);
 

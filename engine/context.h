@@ -32,18 +32,16 @@ class Context {
   template <class T>
   class Scratch {
    public:
-    Scratch(Context& ctx, int64_t n)
-        : allocator_(*ctx.allocator_), bytes_(n * sizeof(T)), data_(static_cast<T*>(allocator_.allocate(bytes_))) {}
+    Scratch(Context& ctx, int64_t n) : allocator_(*ctx.allocator_), block_(allocator_.allocate(n * sizeof(T))) {}
     Scratch(const Scratch&) = delete;
     Scratch& operator=(const Scratch&) = delete;
-    ~Scratch() { allocator_.release(data_, bytes_); }
-    T* data() { return data_; }
-    T& operator[](int64_t i) { return data_[i]; }
+    ~Scratch() { allocator_.release(block_); }
+    T* data() { return static_cast<T*>(block_.data); }
+    T& operator[](int64_t i) { return data()[i]; }
 
    private:
     Allocator& allocator_;
-    size_t bytes_;
-    T* data_;
+    Allocator::Block block_;
   };
   template <class T>
   Scratch<T> scratch(int64_t n) {

@@ -4,17 +4,16 @@ namespace lightcone {
 
 struct Tensor::Storage {
   std::shared_ptr<Allocator> allocator;
-  size_t bytes;
-  void* block;
-  Storage(std::shared_ptr<Allocator> a, size_t b) : allocator(std::move(a)), bytes(b), block(allocator->allocate(b)) {}
+  Allocator::Block block;
+  Storage(std::shared_ptr<Allocator> a, size_t bytes) : allocator(std::move(a)), block(allocator->allocate(bytes)) {}
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
-  ~Storage() { allocator->release(block, bytes); }
+  ~Storage() { allocator->release(block); }
 };
 
 Tensor::Tensor(std::shared_ptr<Allocator> allocator, Shape shape, DType dtype)
     : storage_(std::make_shared<Storage>(std::move(allocator), shape.numel() * size_of(dtype))),
-      data_(storage_->block),
+      data_(storage_->block.data),
       shape_(shape),
       dtype_(dtype) {}
 

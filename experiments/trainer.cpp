@@ -223,8 +223,11 @@ void Trainer::run(MetricsFile& metrics) {
     if (Interrupts::pending() || (minutes && seconds_since(last_save) >= 60 * *minutes)) {
       save_state();
       last_save = Clock::now();
-      if (Interrupts::pending()) progress.finish();
-      if (Interrupts::pending()) Interrupts::allow();
+      if (Interrupts::pending()) {
+        progress.finish();
+        log_memory();
+        Interrupts::allow();
+      }
     }
   }
   progress.finish();
@@ -239,9 +242,17 @@ void Trainer::take_best() {
 TrainingHistory Trainer::train() {
   TrainingHistory& h = history_;
   const int64_t N = training_.iterations, per_epoch = task_.batches_per_epoch();
-  log_->info("Training for {} iterations = {:.1f} epochs of {} batches, validating every {} iterations, patience {}{}",
-             N, static_cast<double>(N) / static_cast<double>(per_epoch), per_epoch, training_.validate_every_n_steps,
-             training_.es_patience, folder_.resumes() ? fmt::format(", {} iterations are done", h.step.size()) : "");
+  log_->info("Training for {} iterations = {:.1f} epochs of {} {}, validating every {} iterations, patience {}{}", N,
+             static_cast<double>(N) / static_cast<double>(per_epoch), per_epoch, per_epoch == 1 ? "batch" : "batches",
+             training_.validate_every_n_steps, training_.es_patience,
+             folder_.resumes() ? fmt::format(", {} iterations are done", h.step.size()) : "");
+  if (per_epoch == 1)
+    log_->warn(
+        "All training jets are one batch, so every iteration sees all of them; a smaller training.batchsize "
+        "gives more");
+  if (training_.validate_every_n_steps > N)
+    log_->warn("No validation falls into this run; training.validate_every_n_steps={} would make ten",
+               std::max<int64_t>(1, N / 10));
   std::optional<MetricsFile> metrics;
   guarded([&] {
     metrics.emplace(folder_.saves() ? folder_.path() / "metrics.csv" : std::filesystem::path{}, metrics_begin_);
@@ -263,10 +274,14 @@ TrainingHistory Trainer::train() {
   h.items_per_second = static_cast<double>(h.items) / std::max(h.training_seconds, 1e-9);
   log_->info("Trained for {} ({:.0f} jets/s), validated for {}", duration_text(h.training_seconds), h.items_per_second,
              duration_text(h.validation_seconds));
+  log_memory();
+  return h;
+}
+
+void Trainer::log_memory() {
   if (last_growth_)
     log_->info("Tensors of training take {}; none was asked from the system after step {}",
                bytes_text(workers_.memory().reserved), last_growth_);
-  return h;
 }
 
 }  // namespace lightcone

@@ -112,6 +112,7 @@ class Trainer {
   /// Does what writes files; a failure says that the last state is there.
   void guarded(const std::function<void()>& write) const;
   std::string kept() const;  // which network a failure leaves behind
+  void log_memory();
   TrainingState state();
   State loop_state();
   void set_loop_state(State state);

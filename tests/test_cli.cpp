@@ -189,7 +189,7 @@ TEST_CASE("cli: a name may look like a number") {
 TEST_CASE("cli: a set that cannot be evaluated is refused before the training") {
   ScratchFolder data;
   Context ctx(1);
-  const std::vector<double> momenta(4 * 3, 1.0), ones(3, 1.0), mixed = {1, 0, 1};
+  const std::vector<double> momenta = {2, 1, 1, 1, 2, 1, 1, 1, 2, 1, 1, 1}, ones(3, 1.0), mixed = {1, 0, 1};
   std::vector<std::pair<std::string, Tensor>> arrays;
   for (const char* part : {"train", "val", "test"}) {
     arrays.emplace_back(std::string("kinematics_") + part, ctx.of({3, 1, 4}, DType::f32, momenta));

@@ -17,20 +17,30 @@ using namespace lightcone::test;
 extern "C" const char* __asan_default_options() { return "allocator_may_return_null=1"; }
 extern "C" const char* __tsan_default_options() { return "allocator_may_return_null=1"; }
 
-TEST_CASE("allocator: a freed block serves the next request of its size class") {
+TEST_CASE("allocator: a freed block serves the next request of its size class, or of one up to half as large") {
   Allocator a;
-  void* first = a.allocate(1000);
-  CHECK(reinterpret_cast<uintptr_t>(first) % 64 == 0);
-  std::memset(first, 1, 1000);
-  a.release(first, 1000);
-  void* second = a.allocate(1010);
-  CHECK(second == first);
-  void* third = a.allocate(1010);
-  CHECK(third != second);
+  const auto first = a.allocate(1000);
+  CHECK(reinterpret_cast<uintptr_t>(first.data) % 64 == 0);
+  std::memset(first.data, 1, 1000);
+  a.release(first);
+  const auto second = a.allocate(1010);
+  CHECK(second.data == first.data);
+  const auto third = a.allocate(1010);
+  CHECK(third.data != second.data);
   CHECK(a.statistics().calls == 3);
   CHECK(a.statistics().system_calls == 2);
-  a.release(second, 1010);
-  a.release(third, 1010);
+  a.release(second);
+  const auto smaller = a.allocate(600);
+  CHECK(smaller.data == second.data);
+  CHECK(a.statistics().in_use == 2 * 1024);
+  a.release(smaller);
+  const auto small = a.allocate(400);
+  CHECK(small.data != smaller.data);
+  CHECK(a.statistics().system_calls == 3);
+  a.release(small);
+  CHECK(a.allocate(1024).data == second.data);  // it is of its own class again
+  a.release(second);
+  a.release(third);
   CHECK(a.statistics().in_use == 0);
   CHECK(a.statistics().reserved > 0);
   a.trim();
@@ -41,13 +51,13 @@ TEST_CASE("allocator: every size is aligned and costs at most a quarter more") {
   Allocator a;
   for (size_t bytes : {0, 1, 255, 256, 257, 511, 512, 513, 1000, 4097, 65535, 65537, 1000001}) {
     const int64_t before = a.statistics().in_use;
-    void* block = a.allocate(bytes);
-    CHECK(reinterpret_cast<uintptr_t>(block) % 64 == 0);
-    std::memset(block, 0, bytes);
+    const auto block = a.allocate(bytes);
+    CHECK(reinterpret_cast<uintptr_t>(block.data) % 64 == 0);
+    std::memset(block.data, 0, bytes);
     const int64_t taken = a.statistics().in_use - before;
     CHECK(taken >= static_cast<int64_t>(bytes));
     CHECK(taken <= std::max<int64_t>(256, static_cast<int64_t>(bytes) * 5 / 4));
-    a.release(block, bytes);
+    a.release(block);
   }
 }
 
@@ -95,12 +105,13 @@ TEST_CASE("allocator: several threads at once") {
   for (int t = 0; t < 4; ++t)
     threads.emplace_back([&, t] {
       for (int i = 1; i < 300; ++i) {
-        auto* block = static_cast<unsigned char*>(a.allocate(i * 16));
-        std::memset(block, t, i * 16);
+        const auto block = a.allocate(i * 16);
+        auto* data = static_cast<unsigned char*>(block.data);
+        std::memset(data, t, i * 16);
         bool mine = true;
-        for (int k = 0; k < i * 16; ++k) mine &= block[k] == t;
+        for (int k = 0; k < i * 16; ++k) mine &= data[k] == t;
         if (!mine) std::terminate();
-        a.release(block, i * 16);
+        a.release(block);
       }
     });
   for (auto& t : threads) t.join();

@@ -55,9 +55,9 @@ TEST_CASE("top tagging: 1e-5 itself is padding, in the precision of the file") {
   ScratchFolder folder;
   Context ctx(1);
   save_npy(folder / "x.npy",
-           ctx.of({1, 3, 4}, DType::f64, std::vector<double>{1, 1, 1, 1e-5, 2, 2, 2, -1e-5, 3, 3, 3, 1.0000001e-5}));
+           ctx.of({1, 3, 4}, DType::f64, std::vector<double>{3, 1, 1, 1e-5, 4, 2, 2, -1e-5, 5, 3, 3, 1.0000001e-5}));
   const JetSet jets = read_jets(ctx, folder / "x.npy");
-  CHECK(values<double>(jets.fourmomenta) == std::vector<double>{3, 3, 3, 1.0000001e-5});
+  CHECK(values<double>(jets.fourmomenta) == std::vector<double>{5, 3, 3, 1.0000001e-5});
 }
 
 TEST_CASE("top tagging: the small sample that ships") {
@@ -118,6 +118,13 @@ TEST_CASE("top tagging: errors name the file, the array and the jet") {
   std::fill_n(v.begin() + 20, 20, 0.0);
   rejects({{k, ctx.of({3, 5, 4}, DType::f32, v)}, {l, labels(ctx)}}, "jet 1 has no constituents");
   rejects({{k, ctx.zeros({3, 0, 4}, DType::f32)}, {l, labels(ctx)}}, "jet 0 has no constituents");
+  v = dense;
+  std::rotate(v.begin() + 20, v.begin() + 21, v.begin() + 24);
+  rejects({{k, ctx.of({3, 5, 4}, DType::f32, v)}, {l, labels(ctx)}},
+          "less energy than momentum; expected the order (E, px, py, pz)");
+  v = dense;
+  for (double& x : v) x *= 1e5;
+  rejects({{k, ctx.of({3, 5, 4}, DType::f32, v)}, {l, labels(ctx)}}, "expected GeV: divide MeV by 1000");
   save_npz(path, {{k, ctx.zeros({0, 5, 4}, DType::f32)}, {l, ctx.zeros({0}, DType::i64)}});
   CHECK(read_toptagging(ctx, path, "train").size() == 0);
 }
@@ -147,10 +154,12 @@ TEST_CASE("top tagging: a set larger than one read is put together in order") {
   Context ctx(1);
   const int64_t jets = 700, slots = 200;  // 560 000 values
   Tensor t = ctx.zeros({jets, slots, 4}, DType::f32);
+  auto momentum = [](int64_t jet, int64_t constituent, int c) {
+    return static_cast<float>((c == 0 ? 1000 * jet : 0) + 10 * constituent + 5 - c);
+  };
   for (int64_t j = 0; j < jets; ++j)
     for (int64_t k = 0; k < 1 + j % 7; ++k)
-      for (int c = 0; c < 4; ++c)
-        t.data<float>()[(j * slots + k * 3) * 4 + c] = static_cast<float>(1000 * j + 10 * k + c + 1);
+      for (int c = 0; c < 4; ++c) t.data<float>()[(j * slots + k * 3) * 4 + c] = momentum(j + 1, k, c);
   save_npy(folder / "x.npy", t);
   const JetSet set = read_jets(ctx, folder / "x.npy");
   const int32_t* ptr = set.ptr.data<int32_t>();
@@ -158,8 +167,7 @@ TEST_CASE("top tagging: a set larger than one read is put together in order") {
   for (int64_t j = 0; j < jets; ++j) {
     REQUIRE(ptr[j + 1] - ptr[j] == 1 + j % 7);
     for (int64_t k = 0; k < 1 + j % 7; ++k)
-      for (int c = 0; c < 4; ++c)
-        wrong += set.fourmomenta.data<float>()[(ptr[j] + k) * 4 + c] != static_cast<float>(1000 * j + 10 * k + c + 1);
+      for (int c = 0; c < 4; ++c) wrong += set.fourmomenta.data<float>()[(ptr[j] + k) * 4 + c] != momentum(j + 1, k, c);
   }
   CHECK(wrong == 0);
 }

@@ -6,6 +6,7 @@
 #include "engine/npz.h"
 #include "engine/safetensors.h"
 #include "experiments/commands/commands.h"
+#include "experiments/machine.h"
 
 namespace lightcone {
 
@@ -59,7 +60,7 @@ void inspect_npy(const fs::path& path) {
 
 void inspect_file(const fs::path& path) {
   const std::string extension = path.extension().string();
-  fmt::print("{} ({:.2f} MB)\n", path.string(), static_cast<double>(fs::file_size(path)) / 1e6);
+  fmt::print("{} ({})\n", path.string(), bytes_text(static_cast<int64_t>(fs::file_size(path))));
   if (extension == ".safetensors")
     inspect_safetensors(path);
   else if (extension == ".npz")
