@@ -29,6 +29,12 @@ class Check {
     if (t_.dtype() != expected) fail(operation_, "{} is {}, expected {}", argument_, t_.dtype(), expected);
     return *this;
   }
+  /// One of two.
+  Check& dtype(DType expected, DType other) {
+    if (t_.dtype() != expected && t_.dtype() != other)
+      fail(operation_, "{} is {}, expected {} or {}", argument_, t_.dtype(), expected, other);
+    return *this;
+  }
   /// f64, f32 or bf16.
   Check& compute() {
     if (t_.dtype() > DType::bf16) fail(operation_, "{} is {}, expected f64, f32 or bf16", argument_, t_.dtype());

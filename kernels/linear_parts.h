@@ -57,7 +57,7 @@ void dispatch_products(std::string_view where, DType in, DType products, F&& f) 
 inline void check_activation(std::string_view where, std::string_view name, const Tensor& t, const Weights& w) {
   const bool amp = w.tensor().dtype() == DType::f32 && w.products() == DType::bf16;
   Check c = check(where, name, t);
-  if (!amp || t.dtype() != DType::bf16) c.dtype(w.tensor().dtype());
+  amp ? c.dtype(DType::f32, DType::bf16) : c.dtype(w.tensor().dtype());
 }
 
 /// f(Type<A>) for an activation that has passed check_activation(), with weights of type W and products of type P.

@@ -126,7 +126,9 @@ Sizes check_mlp(const char* where, const Tensor& x, const Weights& w1, const Wei
   Shape expected = x.shape();
   expected[-1] = N;
   check(where, name, y).shape(expected).dtype(w1.tensor().dtype());
-  return {K ? x.numel() / K : expected.numel() / std::max<int64_t>(1, N), K, H, N};
+  int64_t T = 1;
+  for (int axis = 0; axis + 1 < x.rank(); ++axis) T *= x.dim(axis);
+  return {T, K, H, N};
 }
 
 void check_hidden(const char* where, const Tensor& pre, const Tensor& b1, const Tensor& x, const Weights& w1) {

@@ -67,7 +67,7 @@ void dispatch_norm(const char* where, DType x, DType y, F&& f) {
 
 void check_y(const char* where, const char* name, const Tensor& y, const Tensor& x) {
   Check c = check(where, name, y).shape(x.shape());
-  if (x.dtype() != DType::f32 || y.dtype() != DType::bf16) c.dtype(x.dtype());
+  x.dtype() == DType::f32 ? c.dtype(DType::f32, DType::bf16) : c.dtype(x.dtype());
 }
 
 template <Norm norm>

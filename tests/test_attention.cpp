@@ -1,103 +1,15 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
-#include <cstring>
 #include <limits>
-#include <numeric>
 
-#include "autograd/attention.h"
-#include "kernels/amx.h"
-#include "tests/support/op_case.h"
+#include "tests/support/naive_attention.h"
 
 using namespace lightcone;
 using namespace lightcone::test;
 
 namespace {
 constexpr double inf = std::numeric_limits<double>::infinity();
-using Offsets = std::vector<double>;
-
-Offsets offsets(const std::vector<int64_t>& lengths) {
-  Offsets ptr{0};
-  for (int64_t n : lengths) ptr.push_back(ptr.back() + n);
-  return ptr;
-}
-Tensor to_ptr(Context& ctx, const Offsets& ptr) { return ctx.of({static_cast<int64_t>(ptr.size())}, DType::i32, ptr); }
-
-/// Heads of one segment in a fused or separate array: the oracle's own reading of the layouts.
-struct Heads {
-  Layout layout;
-  int64_t parts, channels, column;
-  int64_t index(const Array& x, int64_t t, int64_t h, int64_t feature) const {
-    const int64_t c = column + h * channels + feature % channels, p = feature / channels, last = x.shape[-1];
-    if (layout == Layout::scalars) return t * last + c;
-    return layout == Layout::vectors ? (t * parts + p) * last + c : (p * x.shape[1] + t) * last + c;
-  }
-};
-
-/// softmax(scale sum <q, k>) v, one pair after the other.
-struct Naive {
-  Offsets q_ptr, k_ptr;
-  AttentionOptions options;
-  std::vector<Layout> layouts{Layout::scalars};
-  std::vector<uint32_t> negative{0};
-  std::vector<double> uniforms{};
-  bool fused = true;
-
-  std::vector<Array> operator()(const std::vector<Array>& x) const {
-    const int64_t H = options.heads, Hk = options.kv_heads ? options.kv_heads : H, group = H / Hk;
-    std::vector<Array> ys;
-    std::vector<Heads> q, k, v, y;
-    int64_t size = 0;
-    auto keys_of = [&](size_t i) -> const Array& { return fused ? x[i] : x[1]; };
-    for (size_t i = 0; i < layouts.size(); ++i) {
-      const int64_t parts = layouts[i] == Layout::scalars ? 1 : x[i].shape[layouts[i] == Layout::vectors ? 1 : 0];
-      const int64_t channels = x[i].shape[-1] / (fused ? H + 2 * Hk : H), first = fused ? H * channels : 0;
-      q.push_back({layouts[i], parts, channels, 0});
-      k.push_back({layouts[i], parts, channels, first});
-      v.push_back({layouts[i], parts, channels, first + Hk * channels});
-      Shape shape = x[i].shape;
-      shape[-1] = H * channels;
-      ys.push_back(zeros(shape));
-      size += parts * channels;
-    }
-    const double scale = options.scale.value_or(1 / std::sqrt(double(size)));
-    const int64_t all_keys = k_ptr.back();
-    for (size_t b = 0; b + 1 < q_ptr.size(); ++b)
-      for (int64_t t = q_ptr[b]; t < q_ptr[b + 1]; ++t)
-        for (int64_t h = 0; h < H; ++h) {
-          std::vector<double> p;
-          double sum = 0, top = -inf;
-          for (int64_t j = k_ptr[b]; j < k_ptr[b + 1]; ++j) {
-            double s = 0;
-            for (size_t i = 0; i < q.size(); ++i)
-              for (int64_t f = 0; f < q[i].parts * q[i].channels; ++f)
-                s += (negative[i] >> (f / q[i].channels) & 1 ? -1 : 1) * x[i][q[i].index(x[i], t, h, f)] *
-                     keys_of(i)[k[i].index(keys_of(i), j, h / group, f)];
-            p.push_back(scale * s);
-            top = std::max(top, p.back());
-          }
-          for (double& e : p) sum += e = std::exp(e - top);
-          for (int64_t j = k_ptr[b]; j < k_ptr[b + 1]; ++j) {
-            double weight = p[j - k_ptr[b]] / sum;
-            if (!uniforms.empty())
-              weight *= uniforms[(t * H + h) * all_keys + j] >= options.dropout ? 1 / (1 - options.dropout) : 0;
-            for (size_t i = 0; i < v.size(); ++i)
-              for (int64_t f = 0; f < v[i].parts * v[i].channels; ++f)
-                ys[i][q[i].index(ys[i], t, h, f)] += weight * keys_of(i)[v[i].index(keys_of(i), j, h / group, f)];
-          }
-        }
-    return ys;
-  }
-};
-
-OpCase fused_case(const std::vector<int64_t>& lengths, int64_t head_dim, AttentionOptions o) {
-  const Offsets ptr = offsets(lengths);
-  const int64_t T = ptr.back(), Hk = o.kv_heads ? o.kv_heads : o.heads;
-  return {.name = fmt::format("attention jets {} heads {}/{} of {}", fmt::join(lengths, ","), o.heads, Hk, head_dim),
-          .inputs = {normal({T, (o.heads + 2 * Hk) * head_dim}, 1 + T)},
-          .op = [=](auto& x) { return std::vector{attention(x[0], to_ptr(x[0].context(), ptr), o)}; },
-          .oracle = Naive{ptr, ptr, o}};
-}
 }  // namespace
 
 TEST_CASE("attention over ragged jets") {
@@ -219,116 +131,6 @@ TEST_CASE("a jet gets the same bits alone and in a batch") {
         CHECK(std::equal(dx1.values.begin(), dx1.values.end(), dx.values.begin() + first * columns));
       }
     }
-}
-
-namespace {
-/// f(true) with AMX tiles if the machine has them, and f(false) without.
-template <class F>
-void with_and_without_amx(F&& f) {
-  for (bool on : {true, false}) {
-    use_amx(on);
-    if (on && !amx_available()) continue;
-    f(on);
-  }
-  use_amx(true);
-}
-
-struct Result {
-  Array y, dx;
-};
-Result run_amp(Context& ctx, const Array& qkv, const Array& dy, const Offsets& ptr, const AttentionOptions& o,
-               bool amp = true, DType dtype = DType::f32) {
-  Tape tape(ctx);
-  tape.set_amp(amp);
-  const Var in = tape.variable(to_tensor(ctx, qkv, dtype)), y = attention(in, to_ptr(ctx, ptr), o);
-  tape.backward(y, to_tensor(ctx, dy, dtype));
-  return {to_array(y.value()), to_array(tape.gradient(in))};
-}
-}  // namespace
-
-// Rounding q, k, v, dy, p and ds to bf16 once each loses what a bf16 tensor loses: the table's tolerance for bf16.
-TEST_CASE("attention with bf16 products under amp") {
-  with_and_without_amx([](bool) {
-    auto check_amp = [](OpCase c) {
-      c.name += " under amp";
-      c.dtypes = {DType::f64, DType::f32};
-      c.op = [op = c.op](auto& x) {
-        x[0].tape().set_amp(true);
-        return op(x);
-      };
-      OpCase f64 = c;
-      f64.dtypes = {DType::f64};  // which amp leaves alone
-      check_op(f64);
-      c.dtypes = {DType::f32};
-      c.tolerance_factor = tolerance(DType::bf16) / tolerance(DType::f32);
-      check_op(c);
-    };
-    for (int64_t head_dim : {8, 9, 13, 16, 28}) check_amp(fused_case({3, 0, 1, 17, 8}, head_dim, {.heads = 2}));
-    for (int64_t n : {0, 1, 16, 31, 32, 33, 64, 65, 97, 150}) check_amp(fused_case({n}, 16, {.heads = 2}));
-    check_amp(fused_case({20, 5, 33}, 12, {.heads = 4, .kv_heads = 2}));
-    check_amp(fused_case({3, 0, 1, 20}, 16, {.heads = 4, .kv_heads = 1}));
-    const Offsets ptr = offsets({3, 0, 1, 33});
-    const AttentionOptions o{.heads = 2, .dropout = 0.3};
-    const std::vector<double> uniforms = uniform({37, 2, 37}, 9, 0, 1).values;
-    check_amp({.name = "attention of vectors and scalars with dropout",
-               .inputs = {normal({37, 4, 6 * 3}, 1), normal({37, 6 * 5}, 2)},
-               .op =
-                   [=](auto& x) {
-                     x[0].context().rng().replace("attention_dropout", uniforms);
-                     return attention({{x[0], Layout::vectors, kernels::minkowski_signs}, {x[1]}},
-                                      to_ptr(x[0].context(), ptr), o);
-                   },
-               .oracle = Naive{ptr, ptr, o, {Layout::vectors, Layout::scalars}, {0b1110, 0}, uniforms}});
-  });
-}
-
-TEST_CASE("bf16 products of small whole numbers are exact") {
-  // Scores of zero and a power of two of keys: p = 1/64, so that y, dv, ds (multiples of 2^-12 below 2^-4) and the
-  // products with them are exact in bf16 and f32. The queries or the keys are zero.
-  constexpr int64_t n = 64, C = 16;
-  const Array dy = [] {
-    Array a = zeros({n, C});
-    for (int64_t i = 0; i < n * C; ++i) a[i] = i * 5 % 7 == 0 ? (i % 2 ? 1 : -1) : 0;
-    return a;
-  }();
-  for (int which : {0, 1}) {
-    Array qkv = zeros({n, 3 * C});
-    for (int64_t t = 0; t < n; ++t)
-      for (int64_t c = 0; c < C; ++c) {
-        qkv.at(t, which * C + c) = (t * 7 + c * 3) % 11 - 5;
-        qkv.at(t, 2 * C + c) = ((t * 3 + c * 5) % 5 - 2) * 64;
-      }
-    Context ctx(1);
-    const AttentionOptions o{.heads = 1, .scale = 1.};
-    const Result expected = run_amp(ctx, qkv, dy, {0, double(n)}, o, false, DType::f64);
-    with_and_without_amx([&](bool amx) {
-      CAPTURE(amx);
-      const Result got = run_amp(ctx, qkv, dy, {0, double(n)}, o);
-      // f32 comes this close only where it is exact; f64 rounds in lse = log 64.
-      CHECK(relative_error(got.y, expected.y) < 1e-12);
-      CHECK(relative_error(got.dx, expected.dx) < 1e-12);
-    });
-  }
-}
-
-TEST_CASE("AMX tiles and rounded operands agree") {
-  if (!amx_available()) return;
-  Context ctx(1);
-  const Offsets ptr = offsets({40, 1, 0, 150, 65, 17, 600});
-  for (int64_t D : {9, 16, 20}) {
-    const AttentionOptions o{.heads = 4, .kv_heads = 2};
-    const Array qkv = normal({873, 8 * D}, 3), dy = normal({873, 4 * D}, 4);
-    const Result tiles = run_amp(ctx, qkv, dy, ptr, o), exact = run_amp(ctx, qkv, dy, ptr, o, false);
-    use_amx(false);
-    const Result plain = run_amp(ctx, qkv, dy, ptr, o);
-    use_amx(true);
-    // Sums in another order round a few of the p and ds the other way, each by 2^-8 of itself.
-    CHECK(relative_error(tiles.y, plain.y) < 0x1p-11);
-    CHECK(relative_error(tiles.dx, plain.dx) < 0x1p-11);
-    // It did round.
-    CHECK(relative_error(exact.y, plain.y) > 0x1p-11);
-    CHECK(relative_error(exact.dx, plain.dx) > 0x1p-11);
-  }
 }
 
 TEST_CASE("attention with infinities, NaN and large scores") {

@@ -11,6 +11,10 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "tests/support/text.h"
+
+using namespace lightcone::test;
+
 namespace {
 
 struct Outcome {
@@ -58,12 +62,12 @@ TEST_CASE("every bench runs and its check passes") {
 TEST_CASE("the bench takes a filter and refuses what it does not know") {
   const Outcome norm = bench("--quick --threads 1 --filter 'layer_norm f64'");
   CHECK(norm.status == 0);
-  CHECK(norm.text.find("layer_norm f64") != std::string::npos);
-  CHECK(norm.text.find("linear") == std::string::npos);
+  CHECK(has(norm.text, "layer_norm f64"));
+  CHECK(!has(norm.text, "linear"));
   auto refuses = [](const std::string& arguments, const std::string& message) {
     const Outcome outcome = bench(arguments);
     CHECK(outcome.status == 2);
-    CHECK_MESSAGE(outcome.text.find("lightcone_bench: " + message) != std::string::npos, outcome.text);
+    CHECK_MESSAGE(has(outcome.text, "lightcone_bench: " + message), outcome.text);
   };
   refuses("--speed", "unknown option --speed");
   refuses("--threads", "--threads needs a value");

@@ -9,8 +9,10 @@
 #include "engine/file.h"
 #include "engine/npz.h"
 #include "engine/safetensors.h"
+#include "tests/support/files.h"
 #include "tests/support/process.h"
 #include "tests/support/scratch_folder.h"
+#include "tests/support/text.h"
 
 using namespace lightcone;
 using namespace lightcone::test;
@@ -19,23 +21,12 @@ namespace fs = std::filesystem;
 namespace {
 
 // A training of a second: the smallest network on the smallest data.
-std::vector<std::string> tiny(std::vector<std::string> more = {}) {
-  std::vector<std::string> out = {"run",
-                                  "-cn",
-                                  "toptagging",
-                                  "model=tag_transformer_1k",
-                                  "training=top_1k",
-                                  "data.dataset=tiny",
-                                  "training.iterations=12",
-                                  "training.batchsize=32",
-                                  "training.validate_every_n_steps=5",
-                                  "seed=1",
-                                  "run_name=a"};
-  out.insert(out.end(), more.begin(), more.end());
-  return out;
+std::vector<std::string> tiny(const std::vector<std::string>& more = {}) {
+  return joined(
+      {"run", "-cn", "toptagging", "model=tag_transformer_1k", "training=top_1k", "data.dataset=tiny",
+       "training.iterations=12", "training.batchsize=32", "training.validate_every_n_steps=5", "seed=1", "run_name=a"},
+      more);
 }
-
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 // The error is one line, names `words`, status 1, and nothing was written.
 void rejects(const std::vector<std::string>& arguments, const std::vector<std::string>& words) {
@@ -47,8 +38,7 @@ void rejects(const std::vector<std::string>& arguments, const std::vector<std::s
     INFO("expected: ", w);
     CHECK(has(f.output, w));
   }
-  const auto lines = std::count(f.output.begin(), f.output.end(), '\n');
-  CHECK(lines <= 6);
+  CHECK(lines(f.output) <= 6);
   CHECK(fs::is_empty(folder.path()));
 }
 
@@ -85,9 +75,9 @@ TEST_CASE("cli: run writes the folder of the design, predict and inspect read it
   CHECK(results["peak_memory_mib"] > 1);
   CHECK(results["seconds"] > 0);
   const std::string metrics = read_file(out / "metrics.csv");
-  CHECK(std::count(metrics.begin(), metrics.end(), '\n') == 13);
+  CHECK(lines(metrics) == 13);
 
-  const std::string data = std::string(LIGHTCONE_SOURCE_DIR) + "/data/toptagging_tiny.npz";
+  const std::string data = tiny_jets.string();
   const Finished predict = test::lightcone(
       {"predict", out.string(), "--in", data, "--out", "scores.npz", "--key", "kinematics_test"}, folder.path());
   INFO(predict.output);
@@ -157,11 +147,11 @@ TEST_CASE("cli: a warm start that fails leaves the run as it was; a copied run i
   CHECK(listing() == files);
   // metrics.csv goes on, and each network keeps its configuration.
   const std::string metrics = read_file(copy / "metrics.csv");
-  CHECK(std::count(metrics.begin(), metrics.end(), '\n') == 25);
+  CHECK(lines(metrics) == 25);
   CHECK(has(metrics, "\n24,"));
   CHECK(!has(read_file(copy / "config_0.toml"), "max_particles = 5"));
   CHECK(has(read_file(copy / "config.toml"), "max_particles = 5"));
-  const std::string data = std::string(LIGHTCONE_SOURCE_DIR) + "/data/toptagging_tiny.npz";
+  const std::string data = tiny_jets.string();
   REQUIRE(test::lightcone({"predict", out.string(), "--in", data, "--out", "a.npy"}, folder.path()).status == 0);
   REQUIRE(
       test::lightcone({"predict", "copy", "--run-idx", "0", "--in", data, "--out", "b.npy"}, folder.path()).status ==
@@ -271,7 +261,7 @@ TEST_CASE("cli: inspect shows control characters as codes") {
 
 TEST_CASE("cli: damaged data is named, and nothing is written") {
   ScratchFolder data;
-  const std::string whole = read_file(fs::path(LIGHTCONE_SOURCE_DIR) / "data" / "toptagging_tiny.npz");
+  const std::string whole = read_file(tiny_jets);
   std::ofstream(data.path() / "toptagging_cut.npz", std::ios::binary) << whole.substr(0, whole.size() / 2);
   std::ofstream(data.path() / "toptagging_junk.npz", std::ios::binary) << std::string(1000, 'x');
   std::ofstream(data.path() / "toptagging_empty.npz", std::ios::binary);

@@ -16,13 +16,6 @@ namespace {
 constexpr double infinite = std::numeric_limits<double>::infinity();
 const std::vector<std::string> names = {"net.w", "net.b", "framesnet.w"};
 
-double largest_difference(const Tensor& a, const Tensor& b) {
-  const Array x = to_array(a), y = to_array(b);
-  REQUIRE(x.shape == y.shape);
-  double largest = 0;
-  for (size_t i = 0; i < x.values.size(); ++i) largest = std::max(largest, std::abs(x.values[i] - y.values[i]));
-  return largest;
-}
 }  // namespace
 
 TEST_CASE("clip: norms, clipped gradients and the experiments' order agree with PyTorch's") {

@@ -6,8 +6,10 @@
 #include <limits>
 
 #include "experiments/comparison.h"
+#include "tests/support/text.h"
 
 using namespace lightcone;
+using namespace lightcone::test;
 
 namespace {
 
@@ -26,8 +28,6 @@ std::string printed(bool all, F&& use) {
   std::free(text);
   return result;
 }
-
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 }  // namespace
 
@@ -89,6 +89,6 @@ TEST_CASE("comparison: control characters are printed as text") {
     c.miss("na\nme", "text\x1b");
     c.note("na\nme", "text\x1b");
   });
-  CHECK(std::count(text.begin(), text.end(), '\n') == 2);
+  CHECK(lines(text) == 2);
   CHECK(!has(text, "\x1b"));
 }

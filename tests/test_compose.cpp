@@ -12,8 +12,10 @@
 #include "experiments/config.h"
 #include "experiments/overrides.h"
 #include "experiments/toml.h"
+#include "tests/support/text.h"
 
 using namespace lightcone;
+using namespace lightcone::test;
 namespace fs = std::filesystem;
 
 namespace {
@@ -36,17 +38,6 @@ struct Tree {
     return compose({root.string(), name, std::move(overrides)});
   }
 };
-
-std::string message(auto&& call) {
-  try {
-    call();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
-
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 // "-cp config -cn name a=b c=d" as on the command line.
 ComposeRequest request(const std::string& line) {
@@ -98,17 +89,17 @@ TEST_CASE("compose: groups nest, and land in the table of their dotted path") {
   CHECK(tree({"model/frames=learned", "model/frames/vectors=mlp_small"})["model"]["frames"]["vectors"]["hidden"] == 4);
   CHECK(tree({"+extra=e"})["extra"]["x"] == 1);
   CHECK(!tree({"~model/frames"})["model"].contains("frames"));
-  CHECK(message([&] { tree({"model/frames/vectors=mlp"}); }) ==
+  CHECK(error_of([&] { tree({"model/frames/vectors=mlp"}); }) ==
         "config: model/frames/vectors=mlp: nothing here selects a group model/frames/vectors; groups here: model, "
         "model/frames");
-  CHECK(has(message([&] { tree({"extra=e"}); }), "nothing here selects a group extra"));
-  const std::string option = message([&] { tree({"model=net_smal"}); });
+  CHECK(has(error_of([&] { tree({"extra=e"}); }), "nothing here selects a group extra"));
+  const std::string option = error_of([&] { tree({"model=net_smal"}); });
   CHECK(has(option, "no option of model 'net_smal'"));
   CHECK(has(option, "nearest: net_small, net; available: net, net_small"));
   CHECK(
-      has(message([&] { tree({}, "mian"); }), "no configuration 'mian' in " + tree.root.string() + "; nearest: main"));
-  CHECK(has(message([&] { tree({"model=../main"}); }), "model/../main.toml is not the name of a file in"));
-  CHECK(message([&] { compose({"/nowhere", "main", {}}); }).starts_with("config: no folder /nowhere here or in "));
+      has(error_of([&] { tree({}, "mian"); }), "no configuration 'mian' in " + tree.root.string() + "; nearest: main"));
+  CHECK(has(error_of([&] { tree({"model=../main"}); }), "model/../main.toml is not the name of a file in"));
+  CHECK(error_of([&] { compose({"/nowhere", "main", {}}); }).starts_with("config: no folder /nowhere here or in "));
 }
 
 TEST_CASE("compose: values are typed as Hydra types them") {
@@ -163,19 +154,19 @@ TEST_CASE("compose: overrides set, add and remove") {
   CHECK(tree({"+limit.x=1"})["limit"]["x"] == 1);
   CHECK(tree({"t={a:5}"})["t"] == Json({{"a", 5}, {"b", 2}}));
   CHECK(tree({"~t.a", "~lr"}) == Json({{"name", "x"}, {"limit", nullptr}, {"open", 3}, {"t", {{"b", 2}}}}));
-  CHECK(message([&] { tree({"t.aa=1"}); }) == "config: unknown key t.aa; nearest: t.a, t, t.b");
-  CHECK(message([&] { tree({"lrr=1"}); }).starts_with("config: unknown key lrr; nearest: lr"));
-  CHECK(message([&] { tree({"~lrr"}); }).starts_with("config: unknown key lrr; nearest: lr"));
-  CHECK(message([&] { tree({"t={c:5}"}); }).starts_with("config: unknown key t.c; nearest"));
-  CHECK(message([&] { tree({"open.x=1"}); }).starts_with("config: unknown key open.x"));
-  CHECK(message([&] { tree({"t=5"}); }) ==
+  CHECK(error_of([&] { tree({"t.aa=1"}); }) == "config: unknown key t.aa; nearest: t.a, t, t.b");
+  CHECK(error_of([&] { tree({"lrr=1"}); }).starts_with("config: unknown key lrr; nearest: lr"));
+  CHECK(error_of([&] { tree({"~lrr"}); }).starts_with("config: unknown key lrr; nearest: lr"));
+  CHECK(error_of([&] { tree({"t={c:5}"}); }).starts_with("config: unknown key t.c; nearest"));
+  CHECK(error_of([&] { tree({"open.x=1"}); }).starts_with("config: unknown key open.x"));
+  CHECK(error_of([&] { tree({"t=5"}); }) ==
         "config: t=5: t is a table here, not a group of options; set its keys as t.key=value");
-  CHECK(message([&] { tree({"lr"}); }) == "config: 'lr' is not of the form key=value");
-  CHECK(message([&] { tree({"=1"}); }) == "config: '=1' does not name a key");
-  CHECK(message([&] { tree({"t..a=1"}); }) == "config: 't..a=1' does not name a key");
-  CHECK(has(message([&] { tree({"lr=1,2"}); }), "config: lr=1,2: a list is written [a,b]"));
-  CHECK(message([&] { tree({"lr=\xff"}); }) == "config: 'lr=\xef\xbf\xbd' is not UTF-8 text");
-  CHECK(has(message([&] { tree({std::string(5000, 'k') + "=1"}); }), "does not name a key"));
+  CHECK(error_of([&] { tree({"lr"}); }) == "config: 'lr' is not of the form key=value");
+  CHECK(error_of([&] { tree({"=1"}); }) == "config: '=1' does not name a key");
+  CHECK(error_of([&] { tree({"t..a=1"}); }) == "config: 't..a=1' does not name a key");
+  CHECK(has(error_of([&] { tree({"lr=1,2"}); }), "config: lr=1,2: a list is written [a,b]"));
+  CHECK(error_of([&] { tree({"lr=\xff"}); }) == "config: 'lr=\xef\xbf\xbd' is not UTF-8 text");
+  CHECK(has(error_of([&] { tree({std::string(5000, 'k') + "=1"}); }), "does not name a key"));
 }
 
 TEST_CASE("compose: ${a.b} is replaced, and what stays open is named") {
@@ -183,24 +174,24 @@ TEST_CASE("compose: ${a.b} is replaced, and what stays open is named") {
   CHECK(tree()["dir"] == "./runs/3");
   CHECK(tree()["copy"] == 3);
   CHECK(tree({"t.n=7"})["t"]["list"][0] == 7);
-  CHECK(has(message([&] { tree({"base=${bas}"}); }), "base refers to ${bas}, which does not exist; nearest: base"));
-  CHECK(has(message([&] { tree({"base=${t}"}); }), "not a single value"));
-  CHECK(has(message([&] { tree({"base=x${dir}"}); }), "refers to itself"));
+  CHECK(has(error_of([&] { tree({"base=${bas}"}); }), "base refers to ${bas}, which does not exist; nearest: base"));
+  CHECK(has(error_of([&] { tree({"base=${t}"}); }), "not a single value"));
+  CHECK(has(error_of([&] { tree({"base=x${dir}"}); }), "refers to itself"));
   Tree open{{"main.toml", "a = \"???\"\n[t]\nb = \"???\""}};
-  CHECK(message([&] { open({"a=1"}); }) == "config: main leaves values open; add t.b=...");
+  CHECK(error_of([&] { open({"a=1"}); }) == "config: main leaves values open; add t.b=...");
   CHECK(open({"a=1", "t.b=2"})["a"] == 1);
   // Doubling at each step would otherwise end at 2^40 characters.
   std::string bomb = "x0 = 'aaaaaaaaaa'\n";
   for (int i = 1; i < 30; ++i) bomb += fmt::format("x{0} = '${{x{1}}}${{x{1}}}'\n", i, i - 1);
   Tree laughs{{"main.toml", bomb}};
-  CHECK(has(message([&] { laughs(); }), "becomes too long"));
+  CHECK(has(error_of([&] { laughs(); }), "becomes too long"));
 }
 
 TEST_CASE("compose: bad trees give one clear error") {
   auto error = [](std::initializer_list<std::pair<const char*, std::string>> files) {
     Tree tree(files);
-    std::string text = message([&] { tree(); });
-    CHECK(text.find('\n') == std::string::npos);
+    std::string text = error_of([&] { tree(); });
+    CHECK(!has(text, "\n"));
     CHECK(text.size() < 400);
     return text;
   };
@@ -240,7 +231,7 @@ TEST_CASE("compose: bad trees give one clear error") {
     wide.write(fmt::format("x{}.toml", i), fmt::format("defaults = ['x{0}', 'x{0}']", i + 1));
   }
   wide.write("x12.toml", "");
-  CHECK(has(message([&] { wide(); }), "name more than 500 files"));
+  CHECK(has(error_of([&] { wide(); }), "name more than 500 files"));
 }
 
 TEST_CASE("compose: toml_text reads back as the same") {
@@ -267,8 +258,8 @@ TEST_CASE("compose: a run's folder is a tree of one file") {
   const Json warm = run({"warm_start_idx=0", "training.lr=1e-5"}, "config");
   CHECK(warm["warm_start_idx"] == 0);
   CHECK(warm["training"]["optimizer"] == "Lion");
-  CHECK(message([&] { run({"model=tag_slim"}, "config"); }).starts_with("config: model=tag_slim: model is a table"));
-  CHECK(has(message([&] { run({}); }), "no configuration 'main' in"));
+  CHECK(error_of([&] { run({"model=tag_slim"}, "config"); }).starts_with("config: model=tag_slim: model is a table"));
+  CHECK(has(error_of([&] { run({}); }), "no configuration 'main' in"));
 }
 
 TEST_CASE("compose: paper=lloca has the older values, and renamed keys are known") {
@@ -281,7 +272,7 @@ TEST_CASE("compose: paper=lloca has the older values, and renamed keys are known
   CHECK(finetune["lr_backbone"] == 3e-5);
   CHECK(finetune["lr_head"] == 3e-3);
   CHECK(tree("-cp config_quick +paper=lloca")["training"]["validate_every_n_steps"] == 5000);
-  CHECK(has(message([&] { tree("+paper=loca"); }), "no paper 'loca' in"));
+  CHECK(has(error_of([&] { tree("+paper=loca"); }), "no paper 'loca' in"));
   CHECK(tree("-cn jctagging data.tagging_features_framesnet=zinvariant")["data"]["tagging_features"] == "zinvariant");
 }
 
@@ -326,6 +317,6 @@ TEST_CASE("compose: the published command lines") {
   for (const char* line : quantised) {
     CAPTURE(line);
     const ExperimentConfig config = read_config(compose(request(line)));
-    CHECK(has(message([&] { validate(config); }), "quantisation is not in this version"));
+    CHECK(has(error_of([&] { validate(config); }), "quantisation is not in this version"));
   }
 }

@@ -10,23 +10,16 @@
 #include "experiments/compose.h"
 #include "experiments/config.h"
 #include "experiments/paths.h"
+#include "tests/support/text.h"
 
 using namespace lightcone;
+using namespace lightcone::test;
 namespace fs = std::filesystem;
 
 namespace {
 
 ExperimentConfig with(std::vector<std::string> overrides, std::string name = "toptagging") {
   return read_config(compose({"config", std::move(name), std::move(overrides)}));
-}
-
-std::string message(auto&& call) {
-  try {
-    call();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
 }
 
 // Every key of `expected` is in `got` with the same value. The experiment fills in channel numbers later.
@@ -105,11 +98,11 @@ TEST_CASE("config: reading is strict, and names may be numbers") {
   CHECK(with({"run_name=5", "jobid=1234"}).run_name == "5");
   CHECK(with({"jobid=1234"}).jobid == "1234");
   CHECK(with({"jc_params.extra-test-selection='pt>1'"}, "jctagging").jc_params.extra_test_selection == "pt>1");
-  CHECK(message([] { with({"training.lr=fast"}); }) == "config: training.lr must be a number, got \"fast\"");
-  CHECK(message([] { with({"training.batchsize=null"}); }) ==
+  CHECK(error_of([] { with({"training.lr=fast"}); }) == "config: training.lr must be a number, got \"fast\"");
+  CHECK(error_of([] { with({"training.batchsize=null"}); }) ==
         "config: training.batchsize must be an integer, got null");
-  CHECK(message([] { with({"+training.lrr=1"}); }).starts_with("config: unknown key training.lrr; nearest: lr"));
-  CHECK(message([] { with({"+lr=1"}); }).starts_with("config: unknown key lr; nearest: "));
+  CHECK(error_of([] { with({"+training.lrr=1"}); }).starts_with("config: unknown key training.lrr; nearest: lr"));
+  CHECK(error_of([] { with({"+lr=1"}); }).starts_with("config: unknown key lr; nearest: "));
 }
 
 TEST_CASE("config: values that make no sense are named") {
@@ -157,12 +150,12 @@ TEST_CASE("config: values that make no sense are named") {
       {"~model", "model has no net.type; choose a network with model=..."}};
   for (auto& [override, expected] : table) {
     CAPTURE(std::string(override));
-    const std::string text = message([&, override = override] { validate(with({override})); });
+    const std::string text = error_of([&, override = override] { validate(with({override})); });
     CHECK(text == std::string("config: ") + expected);
   }
-  CHECK(message([] { validate(with({"data.test_files_range=[5,5]"}, "jctagging")); }) ==
+  CHECK(error_of([] { validate(with({"data.test_files_range=[5,5]"}, "jctagging")); }) ==
         "config: data.test_files_range = [5, 5] must be [first, last + 1] with 0 <= first <= last");
-  CHECK(message([] { validate(with({"jc_params.split_num=0"}, "jctagging")); }) ==
+  CHECK(error_of([] { validate(with({"jc_params.split_num=0"}, "jctagging")); }) ==
         "config: jc_params.split_num = 0 must be at least 1");
 }
 
@@ -190,10 +183,10 @@ TEST_CASE("paths: the share folder and the data") {
   CHECK(find_data("data", "jets.npz") == folder / "data/jets.npz");
   CHECK(find_data("data/", "jets.npz") == folder / "data/jets.npz");
   CHECK(find_data((folder / "data").string(), "jets.npz") == folder / "data/jets.npz");
-  CHECK(message([&] { find_data("elsewhere", "jets.npz"); }).find("data: jets.npz does not exist (tried ") == 0);
-  CHECK(message([&] { find_data("data", "no.npz"); }).find((folder / "data/no.npz").string()) != std::string::npos);
+  CHECK(error_of([&] { find_data("elsewhere", "jets.npz"); }).find("data: jets.npz does not exist (tried ") == 0);
+  check_error([&] { find_data("data", "no.npz"); }, (folder / "data/no.npz").string());
   setenv("LIGHTCONE_SHARE", "/nowhere", 1);
-  CHECK(message([] { share_dir(); }).find("share_dir: LIGHTCONE_SHARE is /nowhere") == 0);
+  CHECK(error_of([] { share_dir(); }).find("share_dir: LIGHTCONE_SHARE is /nowhere") == 0);
   unsetenv("LIGHTCONE_SHARE");
   fs::remove_all(folder);
 }

@@ -8,8 +8,10 @@
 
 #include "engine/check.h"
 #include "engine/threads.h"
+#include "tests/support/text.h"
 
 using namespace lightcone;
+using namespace lightcone::test;
 
 // Lets an allocation that is too large return null under the address sanitizer, as it does without.
 extern "C" const char* __asan_default_options() { return "allocator_may_return_null=1"; }
@@ -241,7 +243,7 @@ TEST_CASE("profiler: rows add up, the table and the trace show them") {
   CHECK(rows[0].seconds >= rows[1].seconds);
   CHECK(rows[1].seconds >= 3e-3);
   CHECK(p.table().find("outer") < p.table().find("inner"));
-  CHECK(p.table().find("GFLOP/s") != std::string::npos);
+  CHECK(has(p.table(), "GFLOP/s"));
   const auto trace = nlohmann::json::parse(p.chrome_trace())["traceEvents"];
   REQUIRE(trace.size() == 6);
   CHECK(trace[0]["name"] == "inner");  // by end

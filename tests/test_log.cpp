@@ -7,8 +7,10 @@
 
 #include "engine/error.h"
 #include "tests/support/scratch_folder.h"
+#include "tests/support/text.h"
 
 using namespace lightcone;
+using namespace lightcone::test;
 
 TEST_CASE("log: messages from before the file is known come first, with level and time") {
   ScratchFolder folder;
@@ -44,5 +46,5 @@ TEST_CASE("log: two logs do not share anything") {
   CHECK(read_file(folder / "b").empty());
   b->set_level(spdlog::level::err);
   a->info("again");
-  CHECK(read_file(folder / "a").find("again") != std::string::npos);
+  CHECK(has(read_file(folder / "a"), "again"));
 }

@@ -4,22 +4,13 @@
 
 #include "autograd/matmul.h"
 #include "kernels/mlp.h"
-#include "tests/support/op_case.h"
+#include "tests/support/amp.h"
+#include "tests/support/naive_linear.h"
 
 using namespace lightcone;
 using namespace lightcone::test;
 
 namespace {
-
-Array naive_linear(const Array& x, const Array& w, const Array& b) {
-  Array y = zeros({x.shape[0], w.shape[0]});
-  for (int64_t t = 0; t < x.shape[0]; ++t)
-    for (int64_t n = 0; n < w.shape[0]; ++n) {
-      y.at(t, n) = b[n];
-      for (int64_t k = 0; k < w.shape[1]; ++k) y.at(t, n) += x.at(t, k) * w.at(n, k);
-    }
-  return y;
-}
 
 struct Size {
   int64_t T, K, H, N;
@@ -44,9 +35,9 @@ TEST_CASE("mlp") {
                     },
                 .oracle =
                     [](auto& v) {
-                      Array hidden = naive_linear(v[0], v[1], v[2]);
-                      for (double& e : hidden.values) e *= 0.5 * std::erfc(-e / std::sqrt(2));
-                      Array y = naive_linear(hidden, v[3], v[4]);
+                      Array hidden = naive_linear({v[0], v[1], v[2]});
+                      for (double& e : hidden.values) e = gelu(e);
+                      Array y = naive_linear({hidden, v[3], v[4]});
                       for (int64_t i = 0; i < y.shape.numel(); ++i) y[i] += v[5][i];
                       return std::vector{y};
                     },
@@ -86,6 +77,159 @@ TEST_CASE("mlp has the same bits for any number of threads, and a row's do not d
   }
 }
 
+namespace {
+
+/// x, residual and dy hold numbers of bf16; everything is of one dtype.
+struct Operands {
+  Tensor x, w1, b1, w2, b2, residual, dy;
+  Operands(Context& ctx, Size n, DType dtype) {
+    uint64_t seed = 0;
+    auto of = [&](Shape shape, double scale = 1) { return to_tensor(ctx, normal(shape, ++seed, scale), dtype); };
+    auto of_bf16 = [&](Shape shape) { return as(ctx, bf16_values(ctx, normal(shape, ++seed)), dtype); };
+    x = of_bf16({n.T, n.K}), residual = of_bf16({n.T, n.N}), dy = of_bf16({n.T, n.N});
+    w1 = of({n.H, n.K}, 0.5), b1 = of({n.H}), w2 = of({n.N, n.H}, 0.3), b2 = of({n.N});
+  }
+};
+
+struct Forward {
+  Tensor y, pre;
+};
+Forward forward(Context& ctx, const Operands& o, DType products, const Tensor& x, bool with_pre = true) {
+  Forward f{.y = ctx.empty(o.residual.shape(), o.w1.dtype()), .pre = {}};
+  if (with_pre) f.pre = ctx.empty({x.dim(0), o.w1.dim(0)}, o.w1.dtype());
+  kernels::mlp(ctx, x, {o.w1, products}, o.b1, {o.w2, products}, o.b2, o.residual, f.pre, f.y);
+  return f;
+}
+
+using Gradients = std::vector<Tensor>;  ///< dx, dw1, db1, dw2, db2
+/// Those left out of `wanted` (one bit each) stay undefined.
+Gradients backward(Context& ctx, const Operands& o, DType products, const Tensor& pre, const Tensor& x,
+                   int wanted = 31) {
+  Gradients g;
+  for (const Tensor* like : {&x, &o.w1, &o.b1, &o.w2, &o.b2})
+    g.push_back(wanted >> g.size() & 1 ? ctx.empty(like->shape(), like->dtype()) : Tensor());
+  auto place = [&](int i) { return g[i].defined() ? &g[i] : nullptr; };
+  kernels::mlp_backward(ctx, o.dy, pre, x, {o.w1, products}, o.b1, {o.w2, products},
+                        {.dx = place(0), .dw1 = place(1), .db1 = place(2), .dw2 = place(3), .db2 = place(4)});
+  return g;
+}
+
+void check_same(const Gradients& got, const Gradients& expected) {
+  for (size_t i = 0; i < got.size(); ++i)
+    if (got[i].defined()) {
+      CAPTURE(i);
+      CHECK(same_bits(got[i], expected[i]));
+    }
+}
+
+}  // namespace
+
+TEST_CASE("mlp of bf16 activations gives the bits of f32 ones with the same numbers, and dx rounded") {
+  Context ctx(1);
+  ctx.allocator().set_guard(true);
+  with_and_without_amx([&](bool amx) {
+    CAPTURE(amx);
+    for (Size n : sizes) {
+      INFO("T ", n.T, " K ", n.K, " H ", n.H, " N ", n.N);
+      const Operands o(ctx, n, DType::f32);
+      const Tensor x = as(ctx, o.x, DType::bf16);
+      const Forward exact = forward(ctx, o, DType::bf16, o.x), f = forward(ctx, o, DType::bf16, x);
+      CHECK(same_bits(f.y, exact.y));
+      CHECK(same_bits(f.pre, exact.pre));
+      CHECK(same_bits(forward(ctx, o, DType::bf16, x, false).y, exact.y));
+      Gradients expected = backward(ctx, o, DType::bf16, exact.pre, o.x);
+      expected[0] = as(ctx, expected[0], DType::bf16);
+      check_same(backward(ctx, o, DType::bf16, f.pre, x), expected);
+      check_same(backward(ctx, o, DType::bf16, {}, x), expected);
+    }
+  });
+  CHECK(ctx.allocator().guard_violations() == 0);
+}
+
+TEST_CASE("mlp_backward: the same bits with and without pre, and for any gradients that nobody wants") {
+  struct Kind {
+    DType dtype, products, x;
+  };
+  Context ctx(1);
+  ctx.allocator().set_guard(true);
+  with_and_without_amx([&](bool amx) {
+    CAPTURE(amx);
+    for (auto [dtype, products, in] : {Kind{DType::f64, DType::f64, DType::f64},
+                                       {DType::f32, DType::f32, DType::f32},
+                                       {DType::bf16, DType::bf16, DType::bf16},
+                                       {DType::f32, DType::bf16, DType::f32},
+                                       {DType::f32, DType::bf16, DType::bf16}})
+      for (Size n : {sizes[0], sizes[2], sizes[4], sizes[6]}) {
+        INFO(name_of(dtype), ", products ", name_of(products), ", x ", name_of(in), ", T ", n.T);
+        const Operands o(ctx, n, dtype);
+        const Tensor x = as(ctx, o.x, in);
+        const Forward f = forward(ctx, o, products, x);
+        CHECK(same_bits(forward(ctx, o, products, x, false).y, f.y));
+        const Gradients all = backward(ctx, o, products, f.pre, x);
+        for (int wanted = 0; wanted < 32; ++wanted) {
+          CAPTURE(wanted);
+          check_same(backward(ctx, o, products, f.pre, x, wanted), all);
+          check_same(backward(ctx, o, products, {}, x, wanted), all);
+        }
+      }
+  });
+  CHECK(ctx.allocator().guard_violations() == 0);
+}
+
+TEST_CASE("mlp without biases, and y in the place of the residual") {
+  Context ctx(1);
+  Operands o(ctx, {40, 16, 24, 16}, DType::f32);
+  const Tensor x = as(ctx, o.x, DType::bf16);
+  o.b1 = ctx.zeros({24}, DType::f32), o.b2 = ctx.zeros({16}, DType::f32);
+  const Forward zeros = forward(ctx, o, DType::bf16, x);
+  const Gradients expected = backward(ctx, o, DType::bf16, {}, x);
+  Tensor y = as(ctx, o.residual, DType::f32), none;
+  kernels::mlp(ctx, x, {o.w1, DType::bf16}, {}, {o.w2, DType::bf16}, {}, y, none, y);
+  CHECK(same_bits(y, zeros.y));
+  Tensor dx = ctx.empty(x.shape(), DType::bf16);
+  kernels::mlp_backward(ctx, o.dy, {}, x, {o.w1, DType::bf16}, {}, {o.w2, DType::bf16}, {.dx = &dx});
+  CHECK(same_bits(dx, expected[0]));
+}
+
+TEST_CASE("mlp of rows without columns: what goes into GELU is the bias") {
+  Context ctx(1);
+  ctx.allocator().set_guard(true);
+  const Operands o(ctx, {5, 0, 3, 0}, DType::f32);
+  const Tensor pre = forward(ctx, o, DType::f32, o.x).pre;
+  for (int64_t i = 0; i < 15; ++i) CHECK(pre.data<float>()[i] == o.b1.data<float>()[i % 3]);
+}
+
+TEST_CASE("mlp of bf16 activations has the same bits for any number of threads") {
+  with_and_without_amx([&](bool) {
+    Context one(1);
+    const Operands o(one, {2300, 24, 40, 24}, DType::f32);
+    const Tensor x = as(one, o.x, DType::bf16);
+    const Forward f = forward(one, o, DType::bf16, x);
+    const Gradients g = backward(one, o, DType::bf16, {}, x);
+    for (int threads : {2, 3}) {
+      Context ctx(threads);
+      CHECK(same_bits(forward(ctx, o, DType::bf16, x).y, f.y));
+      check_same(backward(ctx, o, DType::bf16, {}, x), g);
+    }
+  });
+}
+
+TEST_CASE("under amp mlp takes bf16, and its gradient is bf16") {
+  Context ctx(1);
+  const Operands o(ctx, {40, 16, 24, 16}, DType::f32);
+  Tape tape(ctx);
+  tape.set_amp(true);
+  auto variable = [&](const Tensor& t) { return tape.variable(t); };
+  const Var x = variable(as(ctx, o.x, DType::bf16)), w1 = variable(o.w1), b1 = variable(o.b1), w2 = variable(o.w2),
+            b2 = variable(o.b2), residual = variable(o.residual);
+  const Var y = mlp(x, w1, b1, w2, b2, residual);
+  CHECK(same_bits(y.value(), forward(ctx, o, DType::bf16, x.value()).y));
+  tape.backward(y, o.dy);
+  const Gradients got = {tape.gradient(x), tape.gradient(w1), tape.gradient(b1), tape.gradient(w2), tape.gradient(b2)};
+  check_same(got, backward(ctx, o, DType::bf16, {}, x.value()));
+  CHECK(same_bits(tape.gradient(residual), o.dy));
+}
+
 TEST_CASE("mlp refuses bad operands") {
   Context ctx;
   Tape tape(ctx);
@@ -98,4 +242,28 @@ TEST_CASE("mlp refuses bad operands") {
                        "mlp: b1 has shape [7], expected [8]", Error);
   CHECK_THROWS_WITH_AS(mlp(of({4, 3}), of({8, 3}), {}, of({3, 8}), {}, of({4, 2})),
                        "mlp: residual has shape [4, 2], expected [4, 3]", Error);
+  // Of another dtype than the products allow.
+  auto zeros = [&](Shape shape, DType dtype) { return ctx.zeros(shape, dtype); };
+  const kernels::Weights w1(zeros({8, 3}, DType::f32)), w2(zeros({3, 8}, DType::f32)),
+      amp1(zeros({8, 3}, DType::f32), DType::bf16), amp2(zeros({3, 8}, DType::f32), DType::bf16);
+  Tensor y = zeros({4, 3}, DType::f32), small = zeros({4, 3}, DType::bf16), none;
+  auto call = [&](const Tensor& x, const kernels::Weights& up, const kernels::Weights& down, const Tensor& residual,
+                  Tensor pre, Tensor& out) { kernels::mlp(ctx, x, up, {}, down, {}, residual, pre, out); };
+#define REFUSED(message, ...) CHECK_THROWS_WITH_AS(__VA_ARGS__, message, Error)
+  REFUSED("mlp: x is bf16, expected f32", call(small, w1, w2, y, none, y));
+  REFUSED("mlp: x is f64, expected f32 or bf16", call(zeros({4, 3}, DType::f64), amp1, amp2, y, none, y));
+  REFUSED("mlp: y is bf16, expected f32", call(small, amp1, amp2, small, none, small));
+  REFUSED("mlp: residual is bf16, expected f32", call(small, amp1, amp2, small, none, y));
+  REFUSED("mlp: pre is bf16, expected f32", call(small, amp1, amp2, y, zeros({4, 8}, DType::bf16), y));
+  REFUSED("mlp: w1 multiplies in bf16, w2 in f32; expected the same", call(small, amp1, w2, y, none, y));
+  REFUSED("mlp: w2 is bf16, expected f32", call(y, w1, {zeros({3, 8}, DType::bf16)}, y, none, y));
+  auto back = [&](const Tensor& dy, const Tensor& pre, const kernels::MlpGradients& g) {
+    kernels::mlp_backward(ctx, dy, pre, small, amp1, {}, amp2, g);
+  };
+  Tensor dw1 = zeros({8, 3}, DType::bf16);
+  REFUSED("mlp_backward: dy is bf16, expected f32", back(small, none, {}));
+  REFUSED("mlp_backward: dx is f32, expected bf16", back(y, none, {.dx = &y}));
+  REFUSED("mlp_backward: dw1 is bf16, expected f32", back(y, none, {.dw1 = &dw1}));
+  REFUSED("mlp_backward: pre has shape [4, 7], expected [4, 8]", back(y, zeros({4, 7}, DType::f32), {}));
+#undef REFUSED
 }

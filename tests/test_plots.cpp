@@ -13,21 +13,17 @@
 
 #include "engine/error.h"
 #include "experiments/figures.h"
+#include "tests/support/text.h"
 #include "tests/support/xml.h"
 
 using namespace lightcone;
+using namespace lightcone::test;
 using test::xml_problem;
 
 namespace {
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
 const double not_a_number = std::numeric_limits<double>::quiet_NaN();
-
-size_t count(const std::string& text, const std::string& what) {
-  size_t n = 0;
-  for (size_t at = 0; (at = text.find(what, at)) != std::string::npos; at += what.size()) ++n;
-  return n;
-}
 
 Figure one(Series series, bool log = false) {
   return {.title = "a figure", .x = {.label = "x"}, .y = {.label = "y", .log = log}, .series = {std::move(series)}};
@@ -67,7 +63,7 @@ TEST_CASE("plots: a figure is one well-formed element that holds its curve and i
   CHECK(drawn.starts_with("<svg "));
   CHECK(count(drawn, "up &amp; &lt;down") == 1);
   CHECK(count(drawn, ">a figure<") == 1);
-  CHECK(drawn.find("DOCTYPE") == std::string::npos);
+  CHECK(!has(drawn, "DOCTYPE"));
   CHECK(drawn.find("gnuplot") == drawn.find("gnuplot_"));  // no tooltips with its names
   const auto corners = curve(drawn, blue);
   REQUIRE(corners.size() >= 3);
@@ -89,7 +85,7 @@ TEST_CASE("plots: every style is drawn") {
       const std::string drawn = svg(one(s, log));
       CHECK(xml_problem(drawn) == "");
       CHECK(count(drawn, ">named<") == 1);
-      CHECK(drawn.find("no data") == std::string::npos);
+      CHECK(!has(drawn, "no data"));
       s.label = "";
       CHECK(svg(one(s, log)) != drawn);
     }

@@ -1,4 +1,5 @@
 #include "experiments/progress.h"
+#include "tests/support/text.h"
 
 #include <doctest/doctest.h>
 
@@ -8,6 +9,7 @@
 #include <vector>
 
 using namespace lightcone;
+using namespace lightcone::test;
 
 namespace {
 
@@ -47,13 +49,6 @@ struct Screen {
     return rows;
   }
 };
-
-size_t count(const std::string& text, const std::string& what) {
-  size_t n = 0;
-  for (size_t at = 0; (at = text.find(what, at)) != std::string::npos; at += what.size()) ++n;
-  return n;
-}
-bool has(const std::string& text, const std::string& what) { return count(text, what) > 0; }
 
 }  // namespace
 

@@ -7,18 +7,18 @@
 #include "engine/error.h"
 #include "experiments/figures.h"
 #include "experiments/machine.h"
+#include "tests/support/text.h"
 #include "tests/support/xml.h"
 
 using namespace lightcone;
+using namespace lightcone::test;
 
 namespace {
-
-bool has(const std::string& text, const std::string& what) { return text.find(what) != std::string::npos; }
 
 // The page as one element: everything after the document type.
 std::string problem(const std::string& page) {
   const std::string doctype = "<!DOCTYPE html>\n";
-  return page.starts_with(doctype) ? test::xml_problem(page.substr(doctype.size())) : "no document type";
+  return page.starts_with(doctype) ? xml_problem(page.substr(doctype.size())) : "no document type";
 }
 
 Report full_report() {

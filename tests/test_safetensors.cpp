@@ -7,23 +7,21 @@
 #include <csignal>
 #include <cstring>
 
+#include "tests/support/bits.h"
 #include "tests/support/damage.h"
 #include "tests/support/scratch_folder.h"
 
 using namespace lightcone;
+using namespace lightcone::test;
 
 namespace {
 const Path golden = Path(LIGHTCONE_SOURCE_DIR) / "tests/golden/formats";
 
 /// A file of this header (not padded) and so many zero bytes of data.
-std::string file_of(const std::string& header, size_t data) {
+std::string file_of(const std::string& header, size_t data = 4) {
   const uint64_t length = header.size();
   std::string out(reinterpret_cast<const char*>(&length), 8);
   return out + header + std::string(data, '\0');
-}
-
-bool same(const Tensor& a, const Tensor& b) {
-  return a.dtype() == b.dtype() && a.shape() == b.shape() && std::memcmp(a.raw(), b.raw(), a.bytes()) == 0;
 }
 }  // namespace
 
@@ -50,7 +48,7 @@ TEST_CASE("safetensors: every dtype, empty tensors and scalars come back as they
   for (const auto& [name, t] : tensors) {
     INFO(name);
     CHECK(file.has(name));
-    CHECK(same(file.load(ctx, name), t));
+    CHECK(same_bits(file.load(ctx, name), t));
     CHECK(file.info(name).begin % size_of(t.dtype()) == 0);
   }
   CHECK((read_file(folder / "a.safetensors")[0] & 7) == 0);  // so the data is aligned to 8
@@ -73,86 +71,79 @@ TEST_CASE("safetensors: a file written by Python") {
                              {"e4m3", DType::fp8_e4m3},
                              {"e5m2", DType::fp8_e5m2}}) {
     INFO(name);
-    CHECK(same(file.load(ctx, name), ctx.of({2, 3}, dtype, x)));
+    CHECK(same_bits(file.load(ctx, name), ctx.of({2, 3}, dtype, x)));
   }
-  CHECK(same(file.load(ctx, "i8"), ctx.of({3}, DType::i8, std::vector<double>{-128, 0, 127})));
-  CHECK(same(file.load(ctx, "i32"), ctx.of({2}, DType::i32, std::vector<double>{-2147483648.0, 2147483647.0})));
+  CHECK(same_bits(file.load(ctx, "i8"), ctx.of({3}, DType::i8, std::vector<double>{-128, 0, 127})));
+  CHECK(same_bits(file.load(ctx, "i32"), ctx.of({2}, DType::i32, std::vector<double>{-2147483648.0, 2147483647.0})));
   CHECK(file.load(ctx, "i64").data<int64_t>()[0] == INT64_MIN);
   CHECK(file.load(ctx, "i64").data<int64_t>()[1] == INT64_MAX);
-  CHECK(same(file.load(ctx, "bool"), ctx.of({3}, DType::boolean, std::vector<double>{1, 0, 1})));
+  CHECK(same_bits(file.load(ctx, "bool"), ctx.of({3}, DType::boolean, std::vector<double>{1, 0, 1})));
   CHECK(file.load(ctx, "empty").shape() == Shape{0, 3});
   CHECK(file.load(ctx, "scalar").item() == 2.5);
   CHECK(file.info("u8").type == "U8");
   CHECK(
       error_of([&] { file.load(ctx, "u8"); }).ends_with("'u8' has elements of type U8, which Lightcone does not read"));
   CHECK(error_of([&] { file.load(ctx, "seven"); }).ends_with("'seven' has 7 axes, at most 6 are possible"));
-  CHECK(error_of([&] { file.load(ctx, "scaler"); }).find("scalar") != std::string::npos);
+  check_error([&] { file.load(ctx, "scaler"); }, "scalar");
 }
 
 TEST_CASE("safetensors: a header that is wrong anywhere is an Error that says where") {
   ScratchFolder folder;
   const Path path = folder / "x.safetensors";
-  auto error = [&](const std::string& bytes) {
+  auto rejects = [&](const std::string& bytes, const char* part) {
     overwrite(path, bytes);
-    const std::string message = error_of([&] { Safetensors file(path); });
-    REQUIRE(message.starts_with(path.string()));
-    return message;
+    check_error([&] { Safetensors file(path); }, part, path.string());
   };
-  auto header_error = [&](const std::string& header, size_t data = 4) { return error(file_of(header, data)); };
-  auto has = [](const std::string& message, const char* part) {
-    INFO(message);
-    CHECK(message.find(part) != std::string::npos);
-  };
-  has(error(""), "byte 0: ends inside");
-  has(error(std::string(8, '\xff')), "byte 0: a header of 18446744073709551615 bytes in a file of 8");
-  has(error(std::string(1, 3) + std::string(7, 0) + "{}"), "a header of 3 bytes");
-  has(header_error("[]"), "byte 8");
-  has(header_error(" {}"), "byte 8");
-  has(header_error("{"), "not valid JSON");
-  has(header_error(R"({"a":})"), "byte 13");
-  has(header_error("{}" + std::string(1, '\0') + "junk"), "byte 10: a zero byte");
-  has(header_error("{}", 4), "has 4 bytes of data, the header describes 0");
-  has(header_error(R"({"a":1})"), "'a' has a number where an object is expected");
-  has(header_error(R"({"a":[]})"), "'a' has a list where an object is expected");
-  has(header_error(R"({"a":{}})"), "'a' has no 'dtype'");
-  has(header_error(R"({"a":{"dtype":"F32","shape":[1]}})"), "has no 'data_offsets'");
-  has(header_error(R"({"a":{"dtype":1}})"), "a number where a text is expected");
-  has(header_error(R"({"a":{"shape":"1"}})"), "a text where a list is expected");
-  has(header_error(R"({"a":{"shape":[-1]}})"), "-1 where a non-negative integer is expected");
-  has(header_error(R"({"a":{"shape":[1.5]}})"), "1.5 where a non-negative");
-  has(header_error(R"({"a":{"shape":[1e400]}})"), "byte");
-  has(header_error(R"({"a":{"shape":[99999999999999999999]}})"), "where a non-negative integer");
-  has(header_error(R"({"a":{"shape":[[1]]}})"), "a list where a non-negative");
-  has(header_error(R"({"a":{"shape":[18446744073709551615]}})"), "too large");
-  has(header_error(R"({"a":{"other":[1]}})"), "unknown field 'other'");
-  has(header_error(R"({"a":{"dtype":{}}})"), "an object where");
-  has(header_error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0]}})"), "has 1 data_offsets");
-  has(header_error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}})"), "before its begin");
-  has(header_error(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})"), "needs 8 bytes, but it has 4");
-  has(header_error(R"({"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,4]}})"), "too many");
-  has(header_error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", 8), "begins at byte 4 of the data");
-  has(header_error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},)"
-                   R"("b":{"dtype":"F32","shape":[1],"data_offsets":[2,6]}})",
-                   6),
-      "begins at byte 2");
-  has(header_error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", 5), "has 5 bytes of data");
+  rejects("", "byte 0: ends inside");
+  rejects(std::string(8, '\xff'), "byte 0: a header of 18446744073709551615 bytes in a file of 8");
+  rejects(std::string(1, 3) + std::string(7, 0) + "{}", "a header of 3 bytes");
+  rejects(file_of("[]"), "byte 8");
+  rejects(file_of(" {}"), "byte 8");
+  rejects(file_of("{"), "not valid JSON");
+  rejects(file_of(R"({"a":})"), "byte 13");
+  rejects(file_of("{}" + std::string(1, '\0') + "junk"), "byte 10: a zero byte");
+  rejects(file_of("{}", 4), "has 4 bytes of data, the header describes 0");
+  rejects(file_of(R"({"a":1})"), "'a' has a number where an object is expected");
+  rejects(file_of(R"({"a":[]})"), "'a' has a list where an object is expected");
+  rejects(file_of(R"({"a":{}})"), "'a' has no 'dtype'");
+  rejects(file_of(R"({"a":{"dtype":"F32","shape":[1]}})"), "has no 'data_offsets'");
+  rejects(file_of(R"({"a":{"dtype":1}})"), "a number where a text is expected");
+  rejects(file_of(R"({"a":{"shape":"1"}})"), "a text where a list is expected");
+  rejects(file_of(R"({"a":{"shape":[-1]}})"), "-1 where a non-negative integer is expected");
+  rejects(file_of(R"({"a":{"shape":[1.5]}})"), "1.5 where a non-negative");
+  rejects(file_of(R"({"a":{"shape":[1e400]}})"), "byte");
+  rejects(file_of(R"({"a":{"shape":[99999999999999999999]}})"), "where a non-negative integer");
+  rejects(file_of(R"({"a":{"shape":[[1]]}})"), "a list where a non-negative");
+  rejects(file_of(R"({"a":{"shape":[18446744073709551615]}})"), "too large");
+  rejects(file_of(R"({"a":{"other":[1]}})"), "unknown field 'other'");
+  rejects(file_of(R"({"a":{"dtype":{}}})"), "an object where");
+  rejects(file_of(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0]}})"), "has 1 data_offsets");
+  rejects(file_of(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}})"), "before its begin");
+  rejects(file_of(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})"), "needs 8 bytes, but it has 4");
+  rejects(file_of(R"({"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,4]}})"), "too many");
+  rejects(file_of(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", 8), "begins at byte 4 of the data");
+  rejects(file_of(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},)"
+                  R"("b":{"dtype":"F32","shape":[1],"data_offsets":[2,6]}})",
+                  6),
+          "begins at byte 2");
+  rejects(file_of(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", 5), "has 5 bytes of data");
   const std::string a = R"("a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]})";
-  has(header_error("{" + a + "," + a + "}"), "'a' stands there twice");
-  has(header_error(R"({"a":{"dtype":"F32","dtype":"F32"}})"), "'dtype' twice");
-  has(header_error(R"({"__metadata__":{"x":1}})"), "a number where a text");
-  has(header_error(R"({"__metadata__":{"x":{}}})"), "an object where a text");
-  has(header_error(R"({"__metadata__":{},"__metadata__":{}})"), "twice");
-  has(header_error("{\"a" + std::string(100000, '[')), "byte");
-  has(header_error("{\"a\":" + std::string(100000, '{')), "byte");
-  has(error_of([&] { Safetensors file(folder / "none"); }), "No such file");
-  has(error_of([&] { Safetensors file(folder.path()); }), "is a folder");
+  rejects(file_of("{" + a + "," + a + "}"), "'a' stands there twice");
+  rejects(file_of(R"({"a":{"dtype":"F32","dtype":"F32"}})"), "'dtype' twice");
+  rejects(file_of(R"({"__metadata__":{"x":1}})"), "a number where a text");
+  rejects(file_of(R"({"__metadata__":{"x":{}}})"), "an object where a text");
+  rejects(file_of(R"({"__metadata__":{},"__metadata__":{}})"), "twice");
+  rejects(file_of("{\"a" + std::string(100000, '[')), "byte");
+  rejects(file_of("{\"a\":" + std::string(100000, '{')), "byte");
+  check_error([&] { Safetensors file(folder / "none"); }, "No such file");
+  check_error([&] { Safetensors file(folder.path()); }, "is a folder");
 }
 
 TEST_CASE("safetensors: unknown element types are only an Error if asked for; a bool must be 0 or 1") {
   ScratchFolder folder;
   Context ctx(1);
   overwrite(folder / "x", file_of(R"({"a":{"dtype":"F4","shape":[3],"data_offsets":[0,2]}})", 2));
-  CHECK(error_of([&] { Safetensors(folder / "x").load(ctx, "a"); }).find("type F4") != std::string::npos);
+  check_error([&] { Safetensors(folder / "x").load(ctx, "a"); }, "type F4");
   std::string bools = file_of(R"({"a":{"dtype":"BOOL","shape":[3],"data_offsets":[0,3]}})", 3);
   bools[bools.size() - 2] = 2;
   overwrite(folder / "y", bools);
@@ -184,7 +175,7 @@ TEST_CASE("safetensors: what cannot be saved") {
   CHECK(error_of([&] { save_safetensors(path, {{"a", t}, {"a", t}}); }).ends_with("two tensors are named 'a'"));
   CHECK(error_of([&] { save_safetensors(path, {{"__metadata__", t}}); }) != "");
   CHECK(error_of([&] { save_safetensors(path, {{"a", Tensor()}}); }) != "");
-  CHECK(error_of([&] { save_safetensors(path, {{"\xff", t}}); }).find("UTF-8") != std::string::npos);
+  check_error([&] { save_safetensors(path, {{"\xff", t}}); }, "UTF-8");
   CHECK(!std::filesystem::exists(path));
 }
 
@@ -219,7 +210,7 @@ TEST_CASE("write_atomic: replaces the whole file, and a failure leaves the old o
   CHECK(files() == 1);
 
   const Path missing = folder / "no" / "x";
-  CHECK(error_of([&] { write_atomic(missing, "x"); }).find("No such file or directory") != std::string::npos);
+  check_error([&] { write_atomic(missing, "x"); }, "No such file or directory");
   std::filesystem::create_directory(folder / "d");
   CHECK(error_of([&] { write_atomic(folder / "d", "x"); }) != "");  // a folder is in the way
   CHECK(files() == 2);

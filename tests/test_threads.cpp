@@ -8,8 +8,10 @@
 #include "data/prefetcher.h"
 #include "engine/log.h"
 #include "tests/support/scratch_folder.h"
+#include "tests/support/text.h"
 
 using namespace lightcone;
+using namespace lightcone::test;
 
 TEST_CASE("threads: several of them write whole lines into one log") {
   ScratchFolder folder;
@@ -24,9 +26,9 @@ TEST_CASE("threads: several of them write whole lines into one log") {
   for (auto& w : writers) w.join();
   log->flush();
   const std::string text = read_file(folder / "out.log");
-  CHECK(std::count(text.begin(), text.end(), '\n') == 801);
+  CHECK(lines(text) == 801);
   for (int t = 0; t < 4; ++t)
-    for (int i = 0; i < 200; ++i) CHECK(text.find(fmt::format("writer {} line {} end\n", t, i)) != std::string::npos);
+    for (int i = 0; i < 200; ++i) CHECK(has(text, fmt::format("writer {} line {} end\n", t, i)));
 }
 
 TEST_CASE("threads: a prefetcher's items are computed with while it prepares the next and logs") {

@@ -5,25 +5,22 @@
 #include "engine/file.h"
 #include "experiments/compose.h"
 #include "experiments/tagging/tagging.h"
+#include "tests/support/files.h"
 #include "tests/support/scratch_folder.h"
 #include "tests/support/state_entries.h"
+#include "tests/support/text.h"
 
 using namespace lightcone;
+using namespace lightcone::test;
 
 namespace {
 
-ExperimentConfig small_config(const std::filesystem::path& base, std::vector<std::string> more = {}) {
-  std::vector<std::string> overrides = {"model=tag_transformer_1k",
-                                        "training=top_1k",
-                                        "model.net.dropout_prob=0.1",
-                                        "data.dataset=tiny",
-                                        "training.iterations=50",
-                                        "training.batchsize=32",
-                                        "training.validate_every_n_steps=20",
-                                        "seed=3",
-                                        "run_name=r",
-                                        "base_dir=" + base.string()};
-  overrides.insert(overrides.end(), more.begin(), more.end());
+ExperimentConfig small_config(const std::filesystem::path& base, const std::vector<std::string>& more = {}) {
+  const std::vector<std::string> overrides =
+      joined({"model=tag_transformer_1k", "training=top_1k", "model.net.dropout_prob=0.1", "data.dataset=tiny",
+              "training.iterations=50", "training.batchsize=32", "training.validate_every_n_steps=20", "seed=3",
+              "run_name=r", "base_dir=" + base.string()},
+             more);
   ExperimentConfig config = read_config(compose({.overrides = overrides}));
   validate(config);
   return config;
@@ -35,13 +32,12 @@ struct Trained {
   TrainingHistory history;
 };
 
-Trained train(int threads, std::vector<std::string> more = {}) {
+Trained train(int threads, const std::vector<std::string>& more = {}) {
   ScratchFolder base;
-  ExperimentConfig config = small_config(base.path(), std::move(more));
+  ExperimentConfig config = small_config(base.path(), more);
   Context ctx(threads, 3);
   Log log(false);
-  const auto path = std::filesystem::path(LIGHTCONE_SOURCE_DIR) / "data" / "toptagging_tiny.npz";
-  const JetSet jets = read_toptagging(ctx, path, "train"), val = read_toptagging(ctx, path, "val");
+  const JetSet jets = read_toptagging(ctx, tiny_jets, "train"), val = read_toptagging(ctx, tiny_jets, "val");
   auto tagger = build_tagger(ctx, config, {});
   RunFolder folder(config);
   folder.create(config, log);
@@ -50,7 +46,7 @@ Trained train(int threads, std::vector<std::string> more = {}) {
   Trained out;
   out.history = trainer.train();
   out.model = read_file(folder.model_path(0));
-  out.state = test::state_entries(folder.state_path(0));
+  out.state = state_entries(folder.state_path(0));
   return out;
 }
 
@@ -93,7 +89,7 @@ TEST_CASE("training: early stopping keeps the best network, max_grad_norm skips,
   CHECK(stopped.history.stopped_early);
   CHECK(stopped.history.loss.size() < 400);
   const auto ema = train(2, {"ema=true"});
-  CHECK(ema.model.find("ema.net.linear_in.weight") != std::string::npos);
+  CHECK(has(ema.model, "ema.net.linear_in.weight"));
   CHECK(ema.model != train(2).model);
   // Skipping begins after step 1000, as in the references.
   CHECK(train(2, {"training.max_grad_norm=1e-9", "training.iterations=1010"}).history.skipped == 9);

@@ -12,6 +12,7 @@
 #include "tests/support/op_case.h"
 #include "tests/support/process.h"
 #include "tests/support/scratch_folder.h"
+#include "tests/support/text.h"
 
 using namespace lightcone;
 using namespace lightcone::test;
@@ -20,8 +21,6 @@ namespace fs = std::filesystem;
 namespace {
 
 const fs::path golden = fs::path(LIGHTCONE_SOURCE_DIR) / "tests" / "golden" / "tagging";
-
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 using Tensors = std::vector<std::pair<std::string, Tensor>>;
 using Metadata = std::map<std::string, std::string>;

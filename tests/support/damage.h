@@ -5,24 +5,14 @@
 #include <functional>
 #include <string>
 
-#include "engine/error.h"
 #include "engine/file.h"
+#include "tests/support/text.h"
 
-namespace lightcone {
+namespace lightcone::test {
 
 inline void overwrite(const Path& path, const std::string& bytes) {
   std::filesystem::remove(path);  // truncating instead makes some file systems wait for the disk
   std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes;
-}
-
-/// The message of the Error that f throws, or "" if it throws none. Any other exception passes through.
-inline std::string error_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "";
 }
 
 /// Writes the file cut off at every byte to `path`: `read` must throw an Error that names the file, each time.
@@ -53,4 +43,4 @@ inline int64_t check_damage(const Path& path, const std::string& bytes, const st
   return errors;
 }
 
-}  // namespace lightcone
+}  // namespace lightcone::test

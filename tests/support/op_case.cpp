@@ -48,18 +48,23 @@ double tolerance(DType dtype) {
   }
 }
 
-double relative_error(const Array& a, const Array& b) {
+double largest_difference(const Array& a, const Array& b) {
   constexpr double infinite = std::numeric_limits<double>::infinity();
   if (!(a.shape == b.shape)) return infinite;
-  double largest = 0, error = 0;
-  for (double v : b.values)
-    if (std::isfinite(v)) largest = std::max(largest, std::abs(v));
+  double largest = 0;
   for (size_t i = 0; i < a.values.size(); ++i) {
     if (a.values[i] == b.values[i] || (std::isnan(a.values[i]) && std::isnan(b.values[i]))) continue;
-    const double e = std::abs(a.values[i] - b.values[i]) / (largest > 0 ? largest : 1);
-    if (!(e <= error)) error = std::isnan(e) ? infinite : e;
+    const double d = std::abs(a.values[i] - b.values[i]);
+    if (!(d <= largest)) largest = std::isnan(d) ? infinite : d;
   }
-  return error;
+  return largest;
+}
+
+double relative_error(const Array& a, const Array& b) {
+  double largest = 0;
+  for (double v : b.values)
+    if (std::isfinite(v)) largest = std::max(largest, std::abs(v));
+  return largest_difference(a, b) / (largest > 0 ? largest : 1);
 }
 
 namespace {

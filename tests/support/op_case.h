@@ -61,5 +61,10 @@ void check_op(const OpCase& c);
 
 /// Largest |a - b| relative to the largest |b|; infinite if a shape differs or NaN stands on one side only.
 double relative_error(const Array& a, const Array& b);
+/// Largest |a - b|; likewise.
+double largest_difference(const Array& a, const Array& b);
+inline double largest_difference(const Tensor& a, const Tensor& b) {
+  return largest_difference(to_array(a), to_array(b));
+}
 
 }  // namespace lightcone::test

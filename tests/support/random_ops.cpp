@@ -11,6 +11,7 @@
 #include "autograd/norm.h"
 #include "autograd/reduce.h"
 #include "autograd/softmax.h"
+#include "tests/support/naive_linear.h"
 
 namespace lightcone::test {
 
@@ -48,8 +49,6 @@ OpCase each(std::string name, std::vector<Array> inputs, std::function<Var(std::
               }};
 }
 
-double gelu(double x) { return 0.5 * x * std::erfc(-x / std::sqrt(2)); }
-
 struct Function {
   const char* name;
   Unary f;
@@ -80,23 +79,6 @@ std::function<std::vector<Array>(const std::vector<Array>&)> per_row(
     for (int64_t t = 0; t < y.shape[0]; ++t) f(&x[0].values[t * C], &y.values[t * C], C);
     return std::vector{y};
   };
-}
-
-// x [T, K] times the transpose of w [N, K].
-Array product(const Array& x, const Array& w) {
-  const int64_t T = x.shape[0], N = w.shape[0], K = w.shape[1];
-  Array y = zeros({T, N});
-  for (int64_t t = 0; t < T; ++t)
-    for (int64_t n = 0; n < N; ++n)
-      for (int64_t k = 0; k < K; ++k) y.at(t, n) += x.at(t, k) * w.at(n, k);
-  return y;
-}
-
-Array transposed(const Array& a) {
-  Array out = zeros({a.shape[1], a.shape[0]});
-  for (int64_t i = 0; i < a.shape[0]; ++i)
-    for (int64_t j = 0; j < a.shape[1]; ++j) out.at(j, i) = a.at(i, j);
-  return out;
 }
 
 }  // namespace
@@ -177,20 +159,57 @@ OpCase random_elementwise(Choice& c) {
   }
 }
 
+namespace {
+
+// Under amp activations that products alone read are bf16: the norm of x, and what the first of two linear maps gives.
+// Factors are rounded to bf16, whose tolerance therefore holds, in sizes where many roundings average.
+OpCase random_amp(Choice& c) {
+  const int64_t T = c.extent(c.large() ? 1000 : 70, 8), K = c.extent(70, 8), H = c.extent(70, 8), N = c.extent(70, 8);
+  const bool perceptron = c.chance(0.5);
+  return {.name = fmt::format("amp {} T {} K {} H {} N {}", perceptron ? "mlp" : "linear maps", T, K, H, N),
+          .inputs = {c.normal({T, K}), c.normal({H, K}, 1 / std::sqrt(K)), c.normal({H}),
+                     c.normal({N, H}, 1 / std::sqrt(H)), c.normal({N}), c.normal({T, N})},
+          .op =
+              [=](auto& v) {
+                v[0].tape().set_amp(true);
+                const DType factors = v[0].tape().factors(v[0].dtype());
+                const Var x = rms_norm(v[0], 1e-3, factors);
+                if (perceptron) return std::vector{mlp(x, v[1], v[2], v[3], v[4], v[5])};
+                return std::vector{linear_residual(linear(x, v[1], v[2], factors), v[3], v[4], v[5])};
+              },
+          .oracle =
+              [=](auto& v) {
+                Array x = v[0];
+                for (int64_t t = 0; t < T; ++t) {
+                  double square = 0;
+                  for (int64_t k = 0; k < K; ++k) square += x.at(t, k) * x.at(t, k) / K;
+                  for (int64_t k = 0; k < K; ++k) x.at(t, k) /= std::sqrt(square + 1e-3);
+                }
+                Array hidden = naive_linear({x, v[1], v[2]});
+                if (perceptron)
+                  for (double& h : hidden.values) h = gelu(h);
+                Array y = naive_linear({hidden, v[3], v[4]});
+                for (int64_t i = 0; i < y.shape.numel(); ++i) y[i] += v[5][i];
+                return std::vector{y};
+              },
+          .dtypes = {DType::f32},
+          .tolerance_factor = tolerance(DType::bf16) / tolerance(DType::f32)};
+}
+
+}  // namespace
+
 OpCase random_matmul(Choice& c) {
   const int64_t T = c.extent(c.large() ? 1000 : 70), N = c.extent(40), K = c.extent(40);
   const std::string size = fmt::format("T {} N {} K {}", T, N, K);
   // Of order 1 and positive on average: no product cancels.
   const Array x = c.positive({T, K}), w = c.positive({N, K}), b = c.normal({N}), r = c.normal({T, N});
   const bool bias = c.chance(0.7), ta = c.chance(0.5), tb = c.chance(0.5);
-  const auto affine = [bias](auto& v) {
-    Array y = product(v[0], v[1]);
-    for (int64_t i = 0; bias && i < y.shape.numel(); ++i) y[i] += v[2][i % y.shape[1]];
-    return y;
-  };
+  const auto affine = [bias](auto& v) { return bias ? naive_linear({v[0], v[1], v[2]}) : naive_linear({v[0], v[1]}); };
   std::vector<Array> inputs = {x, w};
   if (bias) inputs.push_back(b);
-  switch (c.integer(0, 3)) {
+  const int64_t kind = c.integer(0, 3);
+  if (c.chance(0.2)) return random_amp(c);
+  switch (kind) {
     case 0:
       return {.name = "linear " + size,
               .inputs = inputs,
@@ -223,7 +242,7 @@ OpCase random_matmul(Choice& c) {
               .op = [=](auto& v) { return std::vector{matmul(v[0], v[1], ta, tb)}; },
               .oracle =
                   [=](auto& v) {
-                    return std::vector{product(ta ? transposed(v[0]) : v[0], tb ? v[1] : transposed(v[1]))};
+                    return std::vector{naive_linear({ta ? transposed(v[0]) : v[0], tb ? v[1] : transposed(v[1])})};
                   }};
   }
 }

@@ -1,0 +1,13 @@
+#pragma once
+#include <cstring>
+
+#include "engine/tensor.h"
+
+namespace lightcone::test {
+
+inline bool same_bits(const Tensor& a, const Tensor& b) {
+  return a.shape() == b.shape() && a.dtype() == b.dtype() &&
+         (a.bytes() == 0 || std::memcmp(a.raw(), b.raw(), static_cast<size_t>(a.bytes())) == 0);
+}
+
+}  // namespace lightcone::test
