@@ -8,8 +8,9 @@ namespace lightcone::bench {
 
 std::vector<double> jet_offsets(int64_t jets, int64_t mean) {
   std::mt19937 generator(1);
-  std::normal_distribution<double> length(mean, jets > 1 ? 0.33 * mean : 0);
+  std::normal_distribution<double> length(mean, 0.33 * mean);
   std::vector<double> ptr{0};
+  if (jets == 1) return {0, static_cast<double>(mean)};
   for (int64_t b = 0; b < jets; ++b) ptr.push_back(ptr.back() + std::max(1., std::round(length(generator))));
   return ptr;
 }
