@@ -122,7 +122,6 @@ void multiply(Context& ctx, int64_t rows, const In* a, const Panels<P>& b, int64
       auto sums = ctx.scratch<T>(rows * n);
       multiply(ctx, rows, a, b, first, last, bias, sums.data());
       for (int64_t i = 0; i < rows; ++i) convert(last - first, sums.data() + i * n + first, c + i * n + first);
-      return;
     } else {
       tiles<T, false>(rows, k, Rounded<In>(ctx, rows * k, a).data(), k, b.storage().template data<T>(), first, last, n,
                       bias, c, false);

@@ -65,8 +65,8 @@ void dispatch_norm(const char* where, DType x, DType y, F&& f) {
   });
 }
 
-void check_y(const char* where, const char* name, const Tensor& y, const Tensor& x) {
-  Check c = check(where, name, y).shape(x.shape());
+void check_y(const char* where, const Tensor& y, const Tensor& x) {
+  Check c = check(where, "y", y).shape(x.shape());
   x.dtype() == DType::f32 ? c.dtype(DType::f32, DType::bf16) : c.dtype(x.dtype());
 }
 
@@ -75,7 +75,7 @@ void forward(const char* where, double flops, Context& ctx, const Tensor& x, dou
   check(where, "x", x).rank(2).compute();
   const int64_t T = x.dim(0), C = x.dim(1);
   if (C == 0) fail(where, "x has 0 columns");
-  check_y(where, "y", y, x);
+  check_y(where, y, x);
   check(where, "rstd", rstd).shape({T}).dtype(sum_dtype(x.dtype()));
   const auto scope = ctx.profiler().scope(where, x.bytes() + y.bytes(), flops * x.numel());
   dispatch_norm(where, x.dtype(), y.dtype(), [&](auto in, auto out) {
@@ -92,7 +92,7 @@ void backward(const char* where, double flops, Context& ctx, const Tensor& dy, c
               const Tensor& add, Tensor& dx) {
   check(where, "dx", dx).rank(2).compute();
   const int64_t T = dx.dim(0), C = dx.dim(1);
-  check_y(where, "y", y, dx);
+  check_y(where, y, dx);
   check(where, "dy", dy).like(y);
   check(where, "rstd", rstd).shape({T}).dtype(sum_dtype(dx.dtype()));
   if (add.defined()) check(where, "add", add).like(dx);
