@@ -38,19 +38,28 @@ struct Kills {
   int all() const { return before + during + after; }
 };
 
-// Starts the run `index`, kills it at a random instant, goes on, kills it again, until one comes to its end.
+// Starts the run `index`, kills it at a random instant, goes on, kills it again, until one comes to its end. Instants by
+// the clock reach the set-up, the evaluation and the plots; those by the steps reach the training, however short a part
+// of the run it is on this machine.
 void kill_until_complete(const Arguments& start, const fs::path& folder, int index, std::mt19937& random,
                          Kills& kills) {
   const fs::path config = folder / run / fmt::format("config_{}.toml", index),
                  state = folder / run / fmt::format("models/state_run{}.safetensors", index);
-  // Every fourth one early: much is done in the first instants.
-  auto delay = [&, uniform = std::uniform_real_distribution<double>(0, 0.8 * reference().seconds)]() mutable {
-    return uniform(random) * (random() % 4 ? 1 : 0.15);
+  auto uniform = [&](double end) { return std::uniform_real_distribution<double>(0, end)(random); };
+  auto training_ended = [&] {
+    return fs::exists(state) && state_entries(state).at("loop.number.finished") != std::string(8, '\0');
   };
   for (;;) {
-    const bool begun = fs::exists(config);
-    Child child(begun ? resume : start, folder);
-    usleep(static_cast<useconds_t>(1e6 * delay()));
+    Child child(fs::exists(config) ? resume : start, folder);
+    double seconds = uniform(0.8 * reference().seconds);
+    if (!training_ended() && random() % 2) {
+      const int64_t rows = metrics_rows(folder / run) + static_cast<int64_t>(random() % 20);
+      child.wait_for([&] { return metrics_rows(folder / run) > rows; });
+      seconds = uniform(0.005);
+    } else if (random() % 4 == 0) {
+      seconds *= 0.15;  // much is done in the first instants
+    }
+    usleep(static_cast<useconds_t>(1e6 * seconds));
     child.send(SIGKILL);
     const Finished f = child.finish();
     if (f.status != 128 + SIGKILL) {
@@ -60,7 +69,7 @@ void kill_until_complete(const Arguments& start, const fs::path& folder, int ind
     }
     if (!fs::exists(config))
       ++kills.before;
-    else if (state_entries(state).at("loop.number.finished") == std::string(8, '\0'))
+    else if (!training_ended())
       ++kills.during;
     else
       ++kills.after;
