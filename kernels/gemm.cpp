@@ -82,21 +82,31 @@ class Rounded {
   Context::Scratch<float> values_;
 };
 
+#if defined(__AMX_BF16__)
+// Whether tiles of 32 x 32 are to multiply matrices of which one is n x k.
+template <class P>
+bool amx_pays(int64_t n, int64_t k) {
+  constexpr int64_t least = std::is_same_v<P, bf16> ? 0 : 64;  // smaller ones are faster as they are
+  return amx_available() && std::min(n, k) >= least;
+}
+#endif
+
 }  // namespace
 
 template <class P>
 template <class In>
 Panels<P>::Panels(Context& ctx, int64_t n, int64_t k, const In* b, bool transposed) : n_(n), k_(k) {
   using T = sum_type<P>;
-  if constexpr (std::is_same_v<P, bf16>) {
 #if defined(__AMX_BF16__)
-    if (amx_available()) {
-      storage_ = ctx.empty({tiled::right_size(n, k)}, DType::bf16);
-      auto pack = transposed ? tiled::pack_right_transposed<In> : tiled::pack_right<In>;
+  if constexpr (!std::is_same_v<P, double>)
+    if (amx_pays<P>(n, k)) {
+      storage_ = ctx.empty({tiled::right_size<P>(n, k)}, DType::bf16);
+      auto pack = transposed ? tiled::pack_right_transposed<P, In> : tiled::pack_right<P, In>;
       pack(n, k, b, storage_.data<bf16>());
       return;
     }
 #endif
+  if constexpr (std::is_same_v<P, bf16>) {
     storage_ = ctx.empty({panels_size<T>(n, k)}, dtype_of<T>);
     pack(n, k, Rounded<In>(ctx, n * k, b).data(), transposed, storage_.data<T>());
   } else {
@@ -110,14 +120,16 @@ void multiply(Context& ctx, int64_t rows, const In* a, const Panels<P>& b, int64
               const sum_type<P>* bias, Out* c) {
   using T = sum_type<P>;
   const int64_t n = b.n(), k = b.k();
-  if constexpr (std::is_same_v<P, bf16>) {
 #if defined(__AMX_BF16__)
+  if constexpr (!std::is_same_v<P, double>)
     if (b.storage().dtype() == DType::bf16) {
-      auto left = ctx.scratch<bf16>(tiled::left_size(rows, k));
-      tiled::pack_left(rows, k, a, left.data());
-      return tiled::multiply(rows, k, left.data(), b.storage().template data<bf16>(), first, last, n, bias, false, c);
+      auto left = ctx.scratch<bf16>(tiled::left_size<P>(rows, k));
+      tiled::pack_left<P>(rows, k, a, left.data());
+      return tiled::multiply<P>(rows, k, left.data(), b.storage().template data<bf16>(), first, last, n, bias, false,
+                                c);
     }
 #endif
+  if constexpr (std::is_same_v<P, bf16>) {
     if constexpr (std::is_same_v<Out, bf16>) {
       auto sums = ctx.scratch<T>(rows * n);
       multiply(ctx, rows, a, b, first, last, bias, sums.data());
@@ -134,16 +146,17 @@ void multiply(Context& ctx, int64_t rows, const In* a, const Panels<P>& b, int64
 template <class P, class A, class B>
 void multiply_tokens(Context& ctx, int64_t tokens, int64_t n, int64_t k, const A* a, const B* b, sum_type<P>* c,
                      bool accumulate) {
-  if constexpr (std::is_same_v<P, bf16>) {
 #if defined(__AMX_BF16__)
-    if (amx_available()) {
-      auto left = ctx.scratch<bf16>(tiled::left_size(n, tokens)),
-           right = ctx.scratch<bf16>(tiled::right_size(k, tokens));
-      tiled::pack_left_transposed(n, tokens, a, left.data());
-      tiled::pack_right(k, tokens, b, right.data());
-      return tiled::multiply(n, tokens, left.data(), right.data(), 0, k, k, nullptr, accumulate, c);
+  if constexpr (!std::is_same_v<P, double>)
+    if (amx_pays<P>(n, k)) {
+      auto left = ctx.scratch<bf16>(tiled::left_size<P>(n, tokens)),
+           right = ctx.scratch<bf16>(tiled::right_size<P>(k, tokens));
+      tiled::pack_left_transposed<P>(n, tokens, a, left.data());
+      tiled::pack_right<P>(k, tokens, b, right.data());
+      return tiled::multiply<P>(n, tokens, left.data(), right.data(), 0, k, k, nullptr, accumulate, c);
     }
 #endif
+  if constexpr (std::is_same_v<P, bf16>) {
     tokens_product<float>(ctx, tokens, n, k, Rounded<A>(ctx, tokens * n, a).data(),
                           Rounded<B>(ctx, tokens * k, b).data(), c, accumulate);
   } else {

@@ -15,14 +15,32 @@ constexpr int64_t tile_elements = 16 * 32;
 
 __mmask16 first(int64_t n) { return static_cast<__mmask16>((1u << std::clamp<int64_t>(n, 0, 16)) - 1); }
 
-// Up to 16 elements as bf16, zeros behind them.
-__m256i load16(const float* x, int64_t n) { return (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(first(n), x)); }
-__m256i load16(const bf16* x, int64_t n) { return _mm256_maskz_loadu_epi16(first(n), x); }
+// The parts of 16 elements.
+template <class P>
+struct Parts {
+  __m256i part[parts<P>];
+};
+
+__m512 widen(__m256i x) { return (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16); }
+
+// Up to 16 elements, zeros behind them.
+template <class P>
+Parts<P> load16(const float* x, int64_t n) {
+  Parts<P> out;
+  __m512 rest = _mm512_maskz_loadu_ps(first(n), x);
+  for (__m256i& part : out.part) {
+    part = (__m256i)_mm512_cvtneps_pbh(rest);
+    if (parts < P >> 1) rest = _mm512_sub_ps(rest, widen(part));
+  }
+  return out;
+}
+template <class P>
+Parts<P> load16(const bf16* x, int64_t n) {
+  return {_mm256_maskz_loadu_epi16(first(n), x)};
+}
 
 __m512 load16_ps(const float* x, __mmask16 mask) { return _mm512_maskz_loadu_ps(mask, x); }
-__m512 load16_ps(const bf16* x, __mmask16 mask) {
-  return (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, x)), 16);
-}
+__m512 load16_ps(const bf16* x, __mmask16 mask) { return widen(_mm256_maskz_loadu_epi16(mask, x)); }
 void store16(__m512 v, float* x, __mmask16 mask) { _mm512_mask_storeu_ps(x, mask, v); }
 void store16(__m512 v, bf16* x, __mmask16 mask) { _mm256_mask_storeu_epi16(x, mask, (__m256i)_mm512_cvtneps_pbh(v)); }
 
@@ -30,100 +48,126 @@ void store16(__m512 v, bf16* x, __mmask16 mask) { _mm256_mask_storeu_epi16(x, ma
 __m512i pair(__m256i even, __m256i odd) {
   return _mm512_or_si512(_mm512_cvtepu16_epi32(even), _mm512_slli_epi32(_mm512_cvtepu16_epi32(odd), 16));
 }
-// Words (p / 2, j) of rows p, p + 1 of b, for 16 columns from j; rows past k are zeros.
-template <class In>
-__m512i words(const In* b, int64_t row, int64_t k, int64_t p, int64_t cols) {
-  const __m256i zero = _mm256_setzero_si256();
-  return pair(p < k ? load16(b + p * row, cols) : zero, p + 1 < k ? load16(b + (p + 1) * row, cols) : zero);
+// Words (p / 2, j) of rows p, p + 1 of b, for 16 columns from j, to out + part * step; rows past k are zeros.
+template <class P, class In>
+void words(const In* b, int64_t row, int64_t k, int64_t p, int64_t cols, __m512i* out, int64_t step) {
+  const Parts<P> even = load16<P>(b + (p < k ? p * row : 0), p < k ? cols : 0),
+                 odd = load16<P>(b + (p + 1 < k ? (p + 1) * row : 0), p + 1 < k ? cols : 0);
+  for (int s = 0; s < parts<P>; ++s) _mm512_storeu_si512(out + s * step, pair(even.part[s], odd.part[s]));
 }
 
-// 16 x 16 words, transposed in place.
-void transpose(__m512i r[16]) {
-  __m512i t[16];
+// A tile, 16 x 16 words, transposed.
+void transpose(const __m512i* r, __m512i* out) {
+  __m512i t[16], u[16];
   for (int i = 0; i < 16; i += 2) {
-    t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-    t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    t[i] = _mm512_unpacklo_epi32(_mm512_loadu_si512(r + i), _mm512_loadu_si512(r + i + 1));
+    t[i + 1] = _mm512_unpackhi_epi32(_mm512_loadu_si512(r + i), _mm512_loadu_si512(r + i + 1));
   }
   for (int i = 0; i < 16; i += 4) {
-    r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-    r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-    r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-    r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+    u[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+    u[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+    u[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+    u[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
   }
   for (int i = 0; i < 4; ++i) {
-    t[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
-    t[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
-    t[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
-    t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
+    t[i] = _mm512_shuffle_i32x4(u[i], u[i + 4], 0x88);
+    t[i + 4] = _mm512_shuffle_i32x4(u[i], u[i + 4], 0xdd);
+    t[i + 8] = _mm512_shuffle_i32x4(u[i + 8], u[i + 12], 0x88);
+    t[i + 12] = _mm512_shuffle_i32x4(u[i + 8], u[i + 12], 0xdd);
   }
   for (int i = 0; i < 8; ++i) {
-    r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
-    r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
+    _mm512_storeu_si512(out + i, _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88));
+    _mm512_storeu_si512(out + i + 8, _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd));
   }
 }
 
-// One tile whose row i holds k = [p, p + 32) of column j + i of b [k, cols].
-template <class In>
+__m512i* at(bf16* tile) { return reinterpret_cast<__m512i*>(tile); }
+
+// The parts of one tile whose row i holds k = [p, p + 32) of column j + i of b [k, cols].
+template <class P, class In>
 void turned_tile(const In* b, int64_t row, int64_t k, int64_t p, int64_t cols, bf16* tile) {
-  __m512i r[16];
-  for (int i = 0; i < 16; ++i) r[i] = words(b, row, k, p + 2 * i, cols);
-  transpose(r);
-  for (int i = 0; i < 16; ++i) _mm512_storeu_si512(tile + i * 32, r[i]);
+  __m512i r[parts<P>][16];
+  for (int i = 0; i < 16; ++i) words<P>(b, row, k, p + 2 * i, cols, r[0] + i, 16);
+  for (int s = 0; s < parts<P>; ++s) transpose(r[s], at(tile + s * tile_elements));
 }
-// One tile whose row i holds k = [p, p + 32) of row i of a.
-template <class In>
-void straight_tile(const In* a, int64_t row, int64_t rows, int64_t k, bf16* tile) {
+// The parts of one tile whose row i holds k = [p, p + 32) of row i of a, `step` apart.
+template <class P, class In>
+void straight_tile(const In* a, int64_t row, int64_t rows, int64_t k, bf16* tile, int64_t step) {
   for (int64_t i = 0; i < 16; ++i, tile += 32) {
-    const In* x = a + i * row;
     const bool there = i < rows;
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(tile), load16(x, there ? k : 0));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(tile + 16), load16(x + 16, there ? k - 16 : 0));
+    const In* x = there ? a + i * row : a;
+    const Parts<P> lower = load16<P>(x, there ? k : 0), upper = load16<P>(x + 16, there ? k - 16 : 0);
+    for (int s = 0; s < parts<P>; ++s) {
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(tile + s * step), lower.part[s]);
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(tile + s * step + 16), upper.part[s]);
+    }
   }
+}
+
+// Sums in tiles 0 to 3: of two tiles of the left factor and two of the right one, in tiles 4 to 7.
+void load_left(const bf16* upper, const bf16* lower) {
+  _tile_loadd(4, upper, 64);
+  _tile_loadd(5, lower, 64);
+}
+void load_right(const bf16* b) {
+  _tile_loadd(6, b, 64);
+  _tile_loadd(7, b + tile_elements, 64);
+}
+void add_products() {
+  _tile_dpbf16ps(0, 4, 6);
+  _tile_dpbf16ps(1, 4, 7);
+  _tile_dpbf16ps(2, 5, 6);
+  _tile_dpbf16ps(3, 5, 7);
 }
 
 }  // namespace
 
-template <class In>
+template <class P, class In>
 void pack_left(int64_t rows, int64_t k, const In* a, bf16* out) {
   for (int64_t i = 0; i < blocks(rows, 32) * 32; i += 16)
-    for (int64_t p = 0; p < k; p += 32, out += tile_elements) straight_tile(a + i * k + p, k, rows - i, k - p, out);
+    for (int64_t p = 0; p < k; p += 32, out += parts<P> * tile_elements)
+      straight_tile<P>(a + i * k + p, k, rows - i, k - p, out, tile_elements);
 }
 
-template <class In>
+template <class P, class In>
 void pack_left_transposed(int64_t rows, int64_t k, const In* a, bf16* out) {
   for (int64_t i = 0; i < blocks(rows, 32) * 32; i += 16)
-    for (int64_t p = 0; p < k; p += 32, out += tile_elements) turned_tile(a + i, rows, k, p, rows - i, out);
+    for (int64_t p = 0; p < k; p += 32, out += parts<P> * tile_elements)
+      turned_tile<P>(a + i, rows, k, p, rows - i, out);
 }
 
-template <class In>
+template <class P, class In>
 void pack_right(int64_t cols, int64_t k, const In* b, bf16* out) {
   for (int64_t j = 0; j < cols; j += 32)
-    for (int64_t p = 0; p < k; p += 32)
-      for (int64_t half = j; half < j + 32; half += 16, out += tile_elements)
+    for (int64_t p = 0; p < k; p += 32, out += 2 * parts<P> * tile_elements)
+      for (int half = 0; half < 2; ++half)
         for (int i = 0; i < 16; ++i)
-          _mm512_storeu_si512(out + i * 32, words(b + half, cols, k, p + 2 * i, cols - half));
+          words<P>(b + j + half * 16, cols, k, p + 2 * i, cols - j - half * 16, at(out + half * tile_elements + i * 32),
+                   2 * tile_elements / 32);
 }
 
-template <class In>
+template <class P, class In>
 void pack_right_transposed(int64_t cols, int64_t k, const In* b, bf16* out) {
   for (int64_t j = 0; j < cols; j += 32)
-    for (int64_t p = 0; p < k; p += 32)
-      for (int64_t half = j; half < j + 32; half += 16, out += tile_elements) {
-        // Rows of b hold pairs of k as words already: turned, they are the tile.
-        straight_tile(b + half * k + p, k, cols - half, k - p, out);
-        __m512i r[16];
-        for (int i = 0; i < 16; ++i) r[i] = _mm512_loadu_si512(out + i * 32);
-        transpose(r);
-        for (int i = 0; i < 16; ++i) _mm512_storeu_si512(out + i * 32, r[i]);
-      }
+    for (int64_t p = 0; p < k; p += 32, out += 2 * parts<P> * tile_elements) {
+      // Rows of b hold pairs of k as words already: turned, they are the tiles.
+      for (int half = 0; half < 2; ++half)
+        straight_tile<P>(b + (j + half * 16) * k + p, k, cols - j - half * 16, k - p, out + half * tile_elements,
+                         2 * tile_elements);
+      for (int tile = 0; tile < 2 * parts<P>; ++tile)
+        transpose(at(out + tile * tile_elements), at(out + tile * tile_elements));
+    }
 }
 
-template <class Out>
+template <class P, class Out>
 void multiply(int64_t rows, int64_t k, const bf16* left, const bf16* right, int64_t first, int64_t last, int64_t n,
               const float* bias, bool accumulate, Out* c) {
   constexpr AmxTiles::Shape whole{16, 64};
   const AmxTiles tiles({whole, whole, whole, whole, whole, whole, whole, whole});
-  const int64_t depth = blocks(k, 32), step = depth * tile_elements;
+  constexpr int64_t parts = tiled::parts<P>;
+  const int64_t depth = blocks(k, 32), step = depth * parts * tile_elements;
+  // Rows of c that come next, for fetch() below.
+  const int64_t pace = blocks(32, std::max<int64_t>(1, depth * (parts == 1 ? 1 : 6)));
   // Where sums start, and where they end up before the edges of c are cut: [32 rows][32 columns].
   alignas(64) float start[32 * 32], sums[32 * 32];
   finish_writes();
@@ -140,11 +184,16 @@ void multiply(int64_t rows, int64_t k, const bf16* left, const bf16* right, int6
       const int64_t present = std::min<int64_t>(32, rows - i);
       const bool inside = present == 32 && cols == 32;
       Out* out = c + i * n + j;
-      // The lines of c come from far away while the sums are computed.
-      for (int64_t r = 0; r < present; ++r) {
-        __builtin_prefetch(out + r * n, 1);
-        __builtin_prefetch(out + r * n + cols - 1, 1);
-      }
+      // The lines of c that come next are fetched meanwhile, a few with every product: more would hold up its tiles.
+      const bool below = i + 32 < rows;
+      const Out* coming = below ? out + 32 * n : c + j + 32;
+      int64_t rows_coming = std::min<int64_t>(32, below ? rows - i - 32 : j + 32 < last ? rows : 0);
+      auto fetch = [&] {
+        for (int64_t r = 0; r < pace && rows_coming > 0; ++r, --rows_coming, coming += n) {
+          __builtin_prefetch(coming, 1);
+          __builtin_prefetch(coming + 31, 1);
+        }
+      };
       if (bias) {
         _tile_loadd(0, start, 128);
         _tile_loadd(1, start + 16, 128);
@@ -156,15 +205,23 @@ void multiply(int64_t rows, int64_t k, const bf16* left, const bf16* right, int6
         _tile_zero(2);
         _tile_zero(3);
       }
-      for (int64_t p = 0; p < depth; ++p, upper += tile_elements, lower += tile_elements, b += 2 * tile_elements) {
-        _tile_loadd(4, upper, 64);
-        _tile_loadd(6, b, 64);
-        _tile_loadd(7, b + tile_elements, 64);
-        _tile_loadd(5, lower, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
+      for (int64_t p = 0; p < depth; ++p) {
+        if constexpr (parts == 1) {
+          load_left(upper, lower);
+          load_right(b);
+          add_products(), fetch();
+        } else {
+          // Parts (left, right), each loaded as seldom as eight registers allow: 11 10 20 00 01 02.
+          auto left_part = [&](int s) { load_left(upper + s * tile_elements, lower + s * tile_elements); };
+          auto right_part = [&](int s) { load_right(b + s * 2 * tile_elements); };
+          left_part(1), right_part(1), add_products(), fetch();
+          right_part(0), add_products(), fetch();
+          left_part(2), add_products(), fetch();
+          left_part(0), add_products(), fetch();
+          right_part(1), add_products(), fetch();
+          right_part(2), add_products(), fetch();
+        }
+        upper += parts * tile_elements, lower += parts * tile_elements, b += 2 * parts * tile_elements;
       }
       if constexpr (std::is_same_v<Out, float>)
         if (inside && !accumulate) {
@@ -189,18 +246,22 @@ void multiply(int64_t rows, int64_t k, const bf16* left, const bf16* right, int6
   }
 }
 
-#define LIGHTCONE_PACKS(In)                                               \
-  template void pack_left(int64_t, int64_t, const In*, bf16*);            \
-  template void pack_left_transposed(int64_t, int64_t, const In*, bf16*); \
-  template void pack_right(int64_t, int64_t, const In*, bf16*);           \
-  template void pack_right_transposed(int64_t, int64_t, const In*, bf16*);
-LIGHTCONE_PACKS(float)
-LIGHTCONE_PACKS(bf16)
+#define LIGHTCONE_PACKS(P, In)                                               \
+  template void pack_left<P>(int64_t, int64_t, const In*, bf16*);            \
+  template void pack_left_transposed<P>(int64_t, int64_t, const In*, bf16*); \
+  template void pack_right<P>(int64_t, int64_t, const In*, bf16*);           \
+  template void pack_right_transposed<P>(int64_t, int64_t, const In*, bf16*);
+#define LIGHTCONE_MULTIPLY(P, Out)                                                                                     \
+  template void multiply<P>(int64_t, int64_t, const bf16*, const bf16*, int64_t, int64_t, int64_t, const float*, bool, \
+                            Out*);
+LIGHTCONE_PACKS(float, float)
+LIGHTCONE_PACKS(bf16, float)
+LIGHTCONE_PACKS(bf16, bf16)
+LIGHTCONE_MULTIPLY(float, float)
+LIGHTCONE_MULTIPLY(bf16, float)
+LIGHTCONE_MULTIPLY(bf16, bf16)
 #undef LIGHTCONE_PACKS
-template void multiply(int64_t, int64_t, const bf16*, const bf16*, int64_t, int64_t, int64_t, const float*, bool,
-                       float*);
-template void multiply(int64_t, int64_t, const bf16*, const bf16*, int64_t, int64_t, int64_t, const float*, bool,
-                       bf16*);
+#undef LIGHTCONE_MULTIPLY
 
 }  // namespace lightcone::kernels::gemm::tiled
 #endif

@@ -37,7 +37,7 @@ void mlp(Context& ctx, int64_t T, int64_t K, int64_t H, int64_t N, const X* x, c
   const auto &up = w1.of_transpose<P>(ctx), &down = w2.of_transpose<P>(ctx);
   Bias<W> bias1(ctx, H, b1), bias2(ctx, N, b2);
   // A single jet is shared in f32, too; in bf16 it would wait longer for the threads than for its products.
-  constexpr int64_t most = gemm::row_chunk<P>, few = std::is_same_v<P, bf16> ? most : 24;
+  constexpr int64_t most = gemm::row_chunk<P>, few = std::is_same_v<P, bf16> ? most : 32;
   const int64_t chunk = T > 4 * most ? most : few;
   parallel_chunks(ctx, T, chunk, [&](int64_t, int64_t begin, int64_t end) {
     const int64_t rows = end - begin;

@@ -5,6 +5,7 @@
 
 #include "autograd/matmul.h"
 #include "kernels/matmul.h"
+#include "tests/support/amp.h"
 #include "tests/support/naive_linear.h"
 
 using namespace lightcone;
@@ -16,43 +17,71 @@ struct Size {
   int64_t T, N, K;
 };
 // Around the tiles (8 x 24), the panels (16, 48, 64), the chunks of rows (144) and the blocks of tokens (256); T = 4200
-// makes segments of two blocks.
-const std::vector<Size> sizes = {{0, 3, 5},   {1, 1, 1},    {3, 5, 0},    {5, 0, 3},    {1, 31, 33},    {31, 33, 7},
-                                 {33, 25, 9}, {65, 128, 7}, {145, 1, 65}, {257, 24, 8}, {513, 23, 130}, {4200, 3, 2}};
+// makes segments of two blocks. From 64 x 64 on f32 goes through AMX tiles.
+const std::vector<Size> sizes = {{0, 3, 5},      {1, 1, 1},    {3, 5, 0},    {5, 0, 3},     {1, 31, 33},
+                                 {31, 33, 7},    {33, 25, 9},  {65, 128, 7}, {145, 1, 65},  {257, 24, 8},
+                                 {513, 23, 130}, {4200, 3, 2}, {33, 64, 64}, {97, 65, 100}, {129, 130, 66}};
 
 }  // namespace
 
 TEST_CASE("linear") {
-  for (auto [T, N, K] : sizes) {
-    const std::vector<Array> inputs = {normal({T, K}, 1), normal({N, K}, 2), normal({N}, 3), normal({T, N}, 4)};
-    const std::string size = fmt::format("T {} N {} K {}", T, N, K);
-    check_op({.name = "linear " + size,
-              .inputs = {inputs.begin(), inputs.begin() + 2},
-              .op = [](auto& v) { return std::vector{linear(v[0], v[1], {})}; },
-              .oracle = [](auto& v) { return std::vector{naive_linear(v)}; }});
-    check_op({.name = "linear with bias " + size,
-              .inputs = {inputs.begin(), inputs.begin() + 3},
-              .op = [](auto& v) { return std::vector{linear(v[0], v[1], v[2])}; },
-              .oracle = [](auto& v) { return std::vector{naive_linear(v)}; }});
-    check_op({.name = "linear_gelu " + size,
-              .inputs = {inputs.begin(), inputs.begin() + 3},
-              .op = [](auto& v) { return std::vector{linear_gelu(v[0], v[1], v[2])}; },
-              .oracle =
-                  [](auto& v) {
-                    Array y = naive_linear(v);
-                    for (double& e : y.values) e = gelu(e);
-                    return std::vector{y};
-                  }});
-    check_op({.name = "linear_residual " + size,
-              .inputs = inputs,
-              .op = [](auto& v) { return std::vector{linear_residual(v[0], v[1], v[2], v[3])}; },
-              .oracle =
-                  [](auto& v) {
-                    Array y = naive_linear({v[0], v[1], v[2]});
-                    for (int64_t i = 0; i < y.shape.numel(); ++i) y[i] += v[3][i];
-                    return std::vector{y};
-                  }});
-  }
+  for (auto [T, N, K] : sizes)
+    with_and_without_amx([&, T = T, N = N, K = K](bool amx) {
+      const std::vector<Array> inputs = {normal({T, K}, 1), normal({N, K}, 2), normal({N}, 3), normal({T, N}, 4)};
+      const std::string size = fmt::format("T {} N {} K {}{}", T, N, K, amx ? " by AMX" : "");
+      check_op({.name = "linear " + size,
+                .inputs = {inputs.begin(), inputs.begin() + 2},
+                .op = [](auto& v) { return std::vector{linear(v[0], v[1], {})}; },
+                .oracle = [](auto& v) { return std::vector{naive_linear(v)}; }});
+      check_op({.name = "linear with bias " + size,
+                .inputs = {inputs.begin(), inputs.begin() + 3},
+                .op = [](auto& v) { return std::vector{linear(v[0], v[1], v[2])}; },
+                .oracle = [](auto& v) { return std::vector{naive_linear(v)}; }});
+      check_op({.name = "linear_gelu " + size,
+                .inputs = {inputs.begin(), inputs.begin() + 3},
+                .op = [](auto& v) { return std::vector{linear_gelu(v[0], v[1], v[2])}; },
+                .oracle =
+                    [](auto& v) {
+                      Array y = naive_linear(v);
+                      for (double& e : y.values) e = gelu(e);
+                      return std::vector{y};
+                    }});
+      check_op({.name = "linear_residual " + size,
+                .inputs = inputs,
+                .op = [](auto& v) { return std::vector{linear_residual(v[0], v[1], v[2], v[3])}; },
+                .oracle =
+                    [](auto& v) {
+                      Array y = naive_linear({v[0], v[1], v[2]});
+                      for (int64_t i = 0; i < y.shape.numel(); ++i) y[i] += v[3][i];
+                      return std::vector{y};
+                    }});
+    });
+}
+
+TEST_CASE("f32 products through AMX tiles are as exact as any in f32") {
+  // Columns of x and w whose products are of one size, though they are of many.
+  const int64_t T = 70, N = 96, K = 192;
+  Array x = normal({T, K}, 1), w = normal({N, K}, 2);
+  for (int64_t i = 0; i < x.shape.numel(); ++i) x[i] = float(std::ldexp(x[i], int(i % K % 61) - 30));
+  for (int64_t i = 0; i < w.shape.numel(); ++i) w[i] = float(std::ldexp(w[i], 30 - int(i % K % 61)));
+  with_and_without_amx([&](bool amx) {
+    Context ctx;
+    Tensor y = ctx.empty({T, N}, DType::f32);
+    kernels::linear(ctx, to_tensor(ctx, x, DType::f32), to_tensor(ctx, w, DType::f32), Tensor(), y);
+    double worst = 0;
+    for (int64_t t = 0; t < T; ++t)
+      for (int64_t n = 0; n < N; ++n) {
+        double sum = 0, size = 0;
+        for (int64_t k = 0; k < K; ++k) {
+          sum += x[t * K + k] * w[n * K + k];
+          size += std::abs(x[t * K + k] * w[n * K + k]);
+        }
+        worst = std::max(worst, std::abs(y.data<float>()[t * N + n] - sum) / size);
+      }
+    CAPTURE(amx);
+    CHECK(worst < 4 * 0x1p-24);
+    CHECK(worst > 0);
+  });
 }
 
 TEST_CASE("linear takes vectors [T, 4, C] as 4T rows") {
@@ -178,9 +207,9 @@ TEST_CASE("products have the same bits for any number of threads") {
     for (int threads : {1, 2, 3, 5}) {
       Context ctx(threads);
       Tape tape(ctx);
-      const Var x = tape.variable(to_tensor(ctx, normal({9000, 20}, 1), dtype));
-      const Var w = tape.variable(to_tensor(ctx, normal({40, 20}, 2), dtype));
-      const Var b = tape.variable(to_tensor(ctx, normal({40}, 3), dtype));
+      const Var x = tape.variable(to_tensor(ctx, normal({9000, 66}, 1), dtype));
+      const Var w = tape.variable(to_tensor(ctx, normal({72, 66}, 2), dtype));
+      const Var b = tape.variable(to_tensor(ctx, normal({72}, 3), dtype));
       const Var y = linear_gelu(x, w, b);
       tape.backward(y, to_tensor(ctx, normal(y.shape(), 4), dtype));
       std::vector<double> all = to_array(y.value()).values;

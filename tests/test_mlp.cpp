@@ -16,8 +16,8 @@ struct Size {
   int64_t T, K, H, N;
 };
 // Around the blocks of tokens (128) and the segments (1024) of the backward, and the tiles.
-const std::vector<Size> sizes = {{0, 3, 5, 2},    {1, 1, 1, 1},      {5, 4, 0, 3},   {31, 7, 33, 7},
-                                 {129, 8, 31, 5}, {257, 16, 24, 16}, {2100, 3, 5, 2}};
+const std::vector<Size> sizes = {{0, 3, 5, 2},    {1, 1, 1, 1},      {5, 4, 0, 3},    {31, 7, 33, 7},
+                                 {129, 8, 31, 5}, {257, 16, 24, 16}, {2100, 3, 5, 2}, {65, 64, 130, 70}};
 
 }  // namespace
 
