@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "engine/check.h"
+#include "kernels/frames.h"
 
 namespace lightcone {
 
@@ -34,6 +35,7 @@ struct Source {
   Var q, kv;
   Columns columns;
   uint32_t negative_parts;
+  LocalFrames frames = {};
 };
 
 /// Channels per head in a last axis that holds `heads` of them.
@@ -65,12 +67,18 @@ std::vector<Var> record(const std::vector<Source>& sources, const Tensor& q_ptr,
     Shape shape = s.q.shape();
     shape[-1] = s.columns.heads * s.columns.channels;
     ys.push_back(ctx.empty(shape, s.q.dtype()));
-    segments.push_back({s.columns.q(s.q.value()), s.columns.k(s.kv.value()), s.columns.v(s.kv.value()),
-                        s.columns.q(ys.back()), s.negative_parts});
+    segments.push_back({s.columns.q(s.q.value()),
+                        s.columns.k(s.kv.value()),
+                        s.columns.v(s.kv.value()),
+                        s.columns.q(ys.back()),
+                        s.negative_parts,
+                        {s.frames.matrices.value(), s.frames.reps}});
     head_size += segments.back().q.size();
     inputs.insert(inputs.end(), {s.q.slot(), s.kv.slot()});
     columns.push_back(s.columns);
   }
+  const Slot frames = sources[0].frames.matrices.slot();
+  inputs.push_back(frames);
   const int64_t q_rows = segments[0].q.rows, k_rows = segments[0].k.rows;
   const double scale = options.scale.value_or(1 / std::sqrt(static_cast<double>(head_size)));
   AttentionDropout dropout;
@@ -94,12 +102,28 @@ std::vector<Var> record(const std::vector<Source>& sources, const Tensor& q_ptr,
       gradients.push_back({c.q(dys[i]), c.q(dq), c.k(dkv), c.v(dkv)});
     }
     kernels::attention_backward(grads.context(), segments, gradients, q_ptr, k_ptr, scale, dropout, lse, products);
+    if (Tensor* dframes = grads.want(frames)) {
+      auto pair = [](const HeadView& x, const HeadView& dx, bool made_by_to_local) {
+        return kernels::FramedFeatures{x.tensor, dx.tensor, x.offset, dx.offset, x.heads, made_by_to_local};
+      };
+      const AttentionSegment& s = segments[0];
+      const AttentionGradient& g = gradients[0];
+      const kernels::FramedFeatures features[] = {pair(s.q, g.dq, false), pair(s.k, g.dk, false),
+                                                  pair(s.v, g.dv, false), pair(s.y, g.dy, true)};
+      kernels::frames_gradient(grads.context(), features, s.frames.matrices, s.frames.reps, *dframes);
+    }
   });
 }
 }  // namespace
 
 Var attention(const Var& qkv, const Tensor& ptr, const AttentionOptions& options) {
   return attention(std::vector<AttentionInput>{{qkv}}, ptr, options)[0];
+}
+
+Var attention(const Var& qkv, const Tensor& ptr, const AttentionOptions& options, const LocalFrames& frames) {
+  const AttentionOptions o = complete(options);
+  const int64_t channels = channels_of("qkv", qkv.value(), Layout::scalars, o.heads + 2 * o.kv_heads);
+  return record({{qkv, qkv, {Layout::scalars, o.heads, o.kv_heads, channels, true}, 0, frames}}, ptr, ptr, o)[0];
 }
 
 std::vector<Var> attention(const std::vector<AttentionInput>& inputs, const Tensor& ptr,

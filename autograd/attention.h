@@ -21,6 +21,14 @@ struct AttentionOptions {
 ///     qkv [T, (H + 2 Hk) D], y [T, H D]
 Var attention(const Var& qkv, const Tensor& ptr, const AttentionOptions& options);
 
+/// The same in local frames (kernels/attention.h): qkv and y belong to their tokens' own frames, matrices [T, 4, 4], a
+/// head is a tensor representation of the Lorentz group.
+struct LocalFrames {
+  Var matrices;
+  TensorReps reps;
+};
+Var attention(const Var& qkv, const Tensor& ptr, const AttentionOptions& options, const LocalFrames& frames);
+
 /// A share of the features, in any layout of Lorentz objects, e.g. vectors: qkv [T, 4, (H + 2 Hk) C], y [T, 4, H C].
 struct AttentionInput {
   Var qkv;

@@ -59,6 +59,19 @@ void check_view(const char* operation, size_t segment, View name, const HeadView
     fail(operation, "{} does not lie inside of its tensor of {} elements", argument, v.tensor.numel());
 }
 
+void check_frames(const char* operation, std::span<const AttentionSegment> segments, int64_t q_rows, int64_t k_rows) {
+  const AttentionSegment& s = segments[0];
+  if (segments.size() != 1) fail(operation, "local frames with {} segments, expected one", segments.size());
+  if (q_rows != k_rows)
+    fail(operation, "local frames for {} queries and {} keys, expected self-attention", q_rows, k_rows);
+  check(operation, "frames", s.frames.matrices).shape({q_rows, 4, 4}).dtype(sum_dtype(s.q.tensor.dtype()));
+  const int64_t dim = s.frames.reps.dim();
+  if (dim > 1024) fail(operation, "heads of {} features in local frames, expected 1024 at most", dim);
+  if (s.q.parts != 1 || s.v.parts != 1 || s.q.channels != dim || s.v.channels != dim)
+    fail(operation, "heads of {} x {} features (values {} x {}) in local frames, expected 1 x {} as {} has", s.q.parts,
+         s.q.channels, s.v.parts, s.v.channels, dim, s.frames.reps.text());
+}
+
 Sizes check_segments(const char* operation, std::span<const AttentionSegment> segments, const Tensor& q_ptr,
                      const Tensor& k_ptr, double scale, const AttentionDropout& dropout, Products products) {
   if (segments.empty() || segments.size() > 4) fail(operation, "{} segments, expected 1 to 4", segments.size());
@@ -83,6 +96,7 @@ Sizes check_segments(const char* operation, std::span<const AttentionSegment> se
            s.q.parts);
     sizes.q_size += s.q.size();
     sizes.v_size += s.v.size();
+    if (s.frames.matrices.defined()) check_frames(operation, segments, q.rows, k.rows);
   }
   if (products == Products::bf16 && q.tensor.dtype() == DType::f64)
     fail(operation, "bf16 products of f64 tensors, expected f32 or bf16");

@@ -2,6 +2,7 @@
 #include <span>
 
 #include "engine/context.h"
+#include "kernels/tensor_reps.h"
 
 namespace lightcone::kernels {
 
@@ -31,14 +32,24 @@ HeadView head_view(const Tensor& tensor, Layout layout, int64_t column, int64_t 
 /// Parts p with bit p set count negatively in <q, k>: the metric (+,-,-,-) of four-vectors.
 inline constexpr uint32_t minkowski_signs = 0b1110;
 
+/// Local frames (kernels/frames.h): q, k, v and y belong to their tokens' own frames and meet in the global one. With
+/// the maps of frames.h, q and v stand for rho(to_global) q and v, k for rho(to_global_lowered) k, y is
+/// rho(to_local) of the sum; the transformations are part of loading and storing.
+struct AttentionFrames {
+  Tensor matrices;  ///< [T, 4, 4] in the dtype of lse, for the rows of q and k alike (self-attention); undefined: none
+  TensorReps reps;  ///< of a head: D = Dv = reps.dim() <= 1024, views of one part
+};
+
 /// A share of the features. Scores are summed over the segments; each has its own values and outputs.
 struct AttentionSegment {
   HeadView q, k, v;  ///< q: H heads of D; k: Hk heads of D; v: Hk heads of any size Dv; Hk divides H
   HeadView y;        ///< H heads of Dv
   uint32_t negative_parts = 0;
+  AttentionFrames frames = {};  ///< only where there is one segment
 };
 
-/// Gradients of the views of a segment, of the same sizes; dy is read, the others are overwritten.
+/// Gradients of the views of a segment, of the same sizes; dy is read, the others are overwritten. The gradient of
+/// frames is made from all of these (frames_gradient() in kernels/frames.h).
 struct AttentionGradient {
   HeadView dy, dq, dk, dv;
 };

@@ -14,14 +14,33 @@ bool same_keys(const Plan& plan, const Item* before, const Item& item) {
   return before && before->jet == item.jet && before->head / plan.group == item.head / plan.group;
 }
 
+/// What local frames do to each view, if there are any.
+template <class S, int B>
+struct FramesOf {
+  using Transform = std::optional<frames_math::PanelTransform<S, B>>;
+  const AttentionFrames& frames;
+  explicit FramesOf(std::span<const AttentionSegment> segments) : frames(segments[0].frames) {}
+  Transform forward(FrameMap map) const { return make(map, false); }
+  Transform backward(FrameMap map) const { return make(map, true); }
+
+ private:
+  Transform make(FrameMap map, bool backward) const {
+    if (!frames.matrices.defined()) return {};
+    return {{frames.reps, frames.matrices.data<S>(), map, backward}};
+  }
+};
+
 template <class E, class P>
 void forward(Context& ctx, const Plan& plan, std::span<const AttentionSegment> segments, double scale,
              const AttentionDropout& dropout, sum_type<E>* lse) {
   using S = typename P::S;
   constexpr int B = P::B;
   constexpr int64_t W = lanes<S>;
-  const Features<E, B> q(segments, &AttentionSegment::q), k(segments, &AttentionSegment::k, segments),
-      v(segments, &AttentionSegment::v), y(segments, &AttentionSegment::y);
+  const FramesOf<S, B> frames(segments);
+  const Features<E, B> q(segments, &AttentionSegment::q, {}, frames.forward(FrameMap::to_global)),
+      k(segments, &AttentionSegment::k, segments, frames.forward(FrameMap::to_global_lowered)),
+      v(segments, &AttentionSegment::v, {}, frames.forward(FrameMap::to_global)),
+      y(segments, &AttentionSegment::y, {}, frames.forward(FrameMap::to_local));
   const int64_t D = q.padded(), Dv = v.padded();
   const S log2_scale = S(scale * M_LOG2E);
   plan.for_each_chunk(ctx, [&](std::span<const Item> items) {
@@ -77,10 +96,15 @@ void backward(Context& ctx, const Plan& plan, std::span<const AttentionSegment> 
   using S = typename P::S;
   constexpr int B = P::B;
   constexpr int64_t W = lanes<S>, G = P::G;
-  const Features<E, B> q(segments, &AttentionSegment::q), k(segments, &AttentionSegment::k, segments),
-      v(segments, &AttentionSegment::v), y(segments, &AttentionSegment::y);
-  const Features<E, B> dy(gradients, &AttentionGradient::dy), dq(gradients, &AttentionGradient::dq),
-      dk(gradients, &AttentionGradient::dk, segments), dv(gradients, &AttentionGradient::dv);
+  const FramesOf<S, B> frames(segments);
+  const Features<E, B> q(segments, &AttentionSegment::q, {}, frames.forward(FrameMap::to_global)),
+      k(segments, &AttentionSegment::k, segments, frames.forward(FrameMap::to_global_lowered)),
+      v(segments, &AttentionSegment::v, {}, frames.forward(FrameMap::to_global)),
+      y(segments, &AttentionSegment::y, {}, frames.forward(FrameMap::to_global));
+  const Features<E, B> dy(gradients, &AttentionGradient::dy, {}, frames.backward(FrameMap::to_local)),
+      dq(gradients, &AttentionGradient::dq, {}, frames.backward(FrameMap::to_global)),
+      dk(gradients, &AttentionGradient::dk, segments, frames.backward(FrameMap::to_global_lowered)),
+      dv(gradients, &AttentionGradient::dv, {}, frames.backward(FrameMap::to_global));
   const int64_t D = q.padded(), Dv = v.padded(), longest = plan.longest;
   const S log2_scale = S(scale * M_LOG2E);
   Arena<S> partial(ctx, plan.partial_rows * (D + Dv) * G, 2);

@@ -1,10 +1,12 @@
 #pragma once
 #include <algorithm>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "engine/threads.h"
 #include "kernels/attention.h"
+#include "kernels/frames_math.h"
 #include "kernels/vector.h"
 
 // How attention on the CPU is cut into work, and how the heads' features get from tensors into panels and back.
@@ -72,9 +74,12 @@ template <class E, int B>
 class Features {
  public:
   using S = sum_type<E>;
-  /// The views that `view` names in each segment (or gradient); with the signs of `metric`, if given.
+  /// The views that `view` names in each segment (or gradient); with the signs of `metric`, if given, and with what
+  /// `frames` does to them between memory and panel.
   template <class Segment>
-  Features(std::span<const Segment> segments, HeadView Segment::*view, std::span<const AttentionSegment> metric = {}) {
+  Features(std::span<const Segment> segments, HeadView Segment::*view, std::span<const AttentionSegment> metric = {},
+           std::optional<frames_math::PanelTransform<S, B>> frames = {})
+      : frames_(frames) {
     for (size_t i = 0; i < segments.size(); ++i) {
       const HeadView& v = segments[i].*view;
       Tensor tensor = v.tensor;
@@ -103,6 +108,7 @@ class Features {
           map_row(width, out + i * B, [&](auto at) { return sign * at(x + i * stride + c); });
       });
     });
+    if (frames_) (*frames_)(t, n, rows, panel);
   }
   /// The same to a panel of `rows`, the rest of them zeros.
   void load_tile(int64_t t, int64_t n, int64_t head, int64_t rows, S* panel) const {
@@ -110,8 +116,9 @@ class Features {
     for (int64_t block = 0; n < rows && block < blocks(); ++block)
       std::fill_n(panel + (block * rows + n) * B, (rows - n) * B, S(0));
   }
-  /// Rows of a panel, times scale, to rows t … t + n - 1.
-  void store(int64_t t, int64_t n, int64_t head, S scale, int64_t rows, const S* panel) const {
+  /// Rows of a panel, times scale, to rows t … t + n - 1. Frames change the panel.
+  void store(int64_t t, int64_t n, int64_t head, S scale, int64_t rows, S* panel) const {
+    if (frames_) (*frames_)(t, n, rows, panel);
     for_each_part(t, head, [&](E* x, int64_t stride, int64_t feature, int64_t channels, S sign) {
       const S factor = sign * scale;
       move(feature, channels, rows, panel, [&](const S* in, int64_t c, auto width) {
@@ -154,6 +161,7 @@ class Features {
       c += width;
     }
   }
+  std::optional<frames_math::PanelTransform<S, B>> frames_;
   View views_[4];
   int count_ = 0;
   int64_t size_ = 0;

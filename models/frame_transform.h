@@ -1,6 +1,6 @@
 #pragma once
 #include "autograd/module.h"
-#include "models/tensor_reps.h"
+#include "kernels/tensor_reps.h"
 
 namespace lightcone {
 

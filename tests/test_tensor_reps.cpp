@@ -1,7 +1,7 @@
 #include <doctest/doctest.h>
 
 #include "engine/error.h"
-#include "models/tensor_reps.h"
+#include "kernels/tensor_reps.h"
 
 using namespace lightcone;
 

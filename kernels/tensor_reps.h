@@ -17,6 +17,7 @@ class TensorReps {
     bool odd;
     int64_t dim() const { return multiplicity << (2 * order); }
   };
+  TensorReps() = default;  ///< of dimension 0
   /// Throws Error naming the text if it is not of this form; orders up to 4.
   explicit TensorReps(std::string_view text);
   const std::vector<Term>& terms() const { return terms_; }

@@ -1,4 +1,4 @@
-#include "models/tensor_reps.h"
+#include "kernels/tensor_reps.h"
 
 #include <algorithm>
 #include <charconv>

@@ -1,0 +1,127 @@
+#include "kernels/frames.h"
+
+#include "engine/check.h"
+#include "engine/threads.h"
+#include "kernels/frames_math.h"
+
+namespace lightcone::kernels {
+
+namespace cpu {
+using namespace frames_math;
+
+constexpr int64_t tokens_per_chunk = 64;
+
+template <class E>
+void transform(Context& ctx, int64_t T, int64_t columns, const E* x, const sum_type<E>* frames, const TensorReps& reps,
+               FrameMap map, bool backward, E* y) {
+  using S = sum_type<E>;
+  const Form f = form(map, backward);
+  const int64_t dim = reps.dim();
+  parallel_chunks(ctx, T, tokens_per_chunk, [&](int64_t, int64_t begin, int64_t end) {
+    auto features = ctx.scratch<S>(columns);
+    for (int64_t t = begin; t < end; ++t) {
+      convert(columns, x + t * columns, features.data());
+      const Matrix<S> m(frames + 16 * t, f, true);
+      for (int64_t c = 0; c < columns; c += dim) m.apply(reps, features.data() + c);
+      convert(columns, features.data(), y + t * columns);
+    }
+  });
+}
+
+template <class E>
+void gradient(Context& ctx, int64_t T, std::span<const FramedFeatures> features, const sum_type<E>* frames,
+              const TensorReps& reps, sum_type<E>* dframes) {
+  using S = sum_type<E>;
+  const int64_t dim = reps.dim();
+  parallel_chunks(ctx, T, tokens_per_chunk, [&](int64_t, int64_t begin, int64_t end) {
+    auto copies = ctx.scratch<S>(2 * dim);
+    S *x = copies.data(), *dx = x + dim;
+    for (int64_t t = begin; t < end; ++t) {
+      // dL = K L g with K = sum of P g (to_local) and g P^T (to_global).
+      Four<S> local[4] = {}, global[4] = {};
+      for (const FramedFeatures& f : features)
+        for (int64_t c = 0; c < f.copies; ++c) {
+          convert(dim, f.x.data<E>() + t * f.x.dim(1) + f.x_column + c * dim, x);
+          convert(dim, f.dx.data<E>() + t * f.dx.dim(1) + f.dx_column + c * dim, dx);
+          add_outer(reps, x, dx, f.made_by_to_local ? local : global);
+        }
+      const Four<S> g = {1, -1, -1, -1};
+      for (int mu = 0; mu < 4; ++mu) {
+        Four<S> row = {};
+        for (int nu = 0; nu < 4; ++nu)
+          row += (local[mu][nu] * g[nu] + g[mu] * global[nu][mu]) * four(frames + 16 * t + 4 * nu);
+        four(dframes + 16 * t + 4 * mu) = row * g;
+      }
+    }
+  });
+}
+}  // namespace cpu
+
+namespace {
+
+/// Returns the number of columns of x.
+int64_t check_features(const char* where, const char* name, const Tensor& x, const Tensor& frames,
+                       const TensorReps& reps) {
+  check(where, name, x).rank(2).compute();
+  const int64_t T = x.dim(0), columns = x.dim(1), dim = reps.dim();
+  if (dim == 0 ? columns != 0 : columns % dim != 0)
+    fail(where, "{} has {} columns, expected a multiple of {}, the dimension of {}", name, columns, dim, reps.text());
+  check(where, "frames", frames).shape({T, 4, 4}).dtype(sum_dtype(x.dtype()));
+  return columns;
+}
+
+void transform(const char* where, Context& ctx, const Tensor& x, const Tensor& frames, const TensorReps& reps,
+               FrameMap map, bool backward, Tensor& y) {
+  const int64_t columns = check_features(where, backward ? "dy" : "x", x, frames, reps);
+  check(where, backward ? "dx" : "y", y).like(x);
+  const auto scope = ctx.profiler().scope(where, x.bytes() + y.bytes() + frames.bytes(), 8. * x.numel());
+  dispatch_compute(where, x.dtype(), [&](auto type) {
+    using E = typename decltype(type)::type;
+    cpu::transform<E>(ctx, x.dim(0), columns, x.data<E>(), frames.data<sum_type<E>>(), reps, map, backward,
+                      y.data<E>());
+  });
+}
+
+}  // namespace
+
+void frames_transform(Context& ctx, const Tensor& x, const Tensor& frames, const TensorReps& reps, FrameMap map,
+                      Tensor& y) {
+  transform("frames_transform", ctx, x, frames, reps, map, false, y);
+}
+
+void frames_transform_backward(Context& ctx, const Tensor& dy, const Tensor& frames, const TensorReps& reps,
+                               FrameMap map, Tensor& dx) {
+  transform("frames_transform_backward", ctx, dy, frames, reps, map, true, dx);
+}
+
+void frames_gradient(Context& ctx, std::span<const FramedFeatures> features, const Tensor& frames,
+                     const TensorReps& reps, Tensor& dframes) {
+  const char* where = "frames_gradient";
+  if (features.empty()) fail(where, "no features, expected at least one pair with its gradient");
+  const int64_t T = frames.rank() == 3 ? frames.dim(0) : 0, dim = reps.dim();
+  const DType dtype = features[0].x.dtype();
+  double bytes = frames.bytes() + dframes.bytes(), copies = 0;
+  for (const FramedFeatures& f : features) {
+    auto check_columns = [&](const char* name, const Tensor& t, int64_t column) {
+      check(where, name, t).rank(2).dtype(dtype);
+      if (t.dim(0) != T) fail(where, "{} has {} rows, expected {} as frames has", name, t.dim(0), T);
+      if (column < 0 || f.copies < 0 || column + f.copies * dim > t.dim(1))
+        fail(where, "{} copies of {} features from column {} do not fit into the {} columns of {}", f.copies, dim,
+             column, t.dim(1), name);
+    };
+    check_columns("x", f.x, f.x_column);
+    check_columns("dx", f.dx, f.dx_column);
+    bytes += 2. * size_of(dtype) * T * f.copies * dim;
+    copies += f.copies;
+  }
+  check(where, "x", features[0].x).compute();
+  check(where, "frames", frames).shape({T, 4, 4}).dtype(sum_dtype(dtype));
+  check(where, "dframes", dframes).like(frames);
+  const auto scope = ctx.profiler().scope(where, bytes, 8. * T * copies * dim);
+  dispatch_compute(where, dtype, [&](auto type) {
+    using E = typename decltype(type)::type;
+    cpu::gradient<E>(ctx, T, features, frames.data<sum_type<E>>(), reps, dframes.data<sum_type<E>>());
+  });
+}
+
+}  // namespace lightcone::kernels
