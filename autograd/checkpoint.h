@@ -9,5 +9,7 @@ namespace lightcone {
 /// differentiates that. Gradients of parameters that f uses have the same bits as without, unless such a parameter is
 /// used outside of f as well.
 Var checkpoint(const Var& x, const std::function<Var(const Var&)>& f);
+/// The same for several inputs.
+Var checkpoint(const std::vector<Var>& xs, const std::function<Var(const std::vector<Var>&)>& f);
 
 }  // namespace lightcone

@@ -90,6 +90,12 @@ Var cast(const Var& x, DType dtype) {
   });
 }
 
+Var reshape(const Var& x, const Shape& shape) {
+  return x.tape().record(
+      "reshape", x.value().reshape(shape), {x.slot()},
+      [x = x.slot(), before = x.shape()](const Tensor& dy, Grads& grads) { grads.pass(x, dy.reshape(before)); });
+}
+
 Var concat(const std::vector<Var>& parts) {
   if (parts.empty()) throw Error("concat: no parts");
   std::vector<Tensor> values;

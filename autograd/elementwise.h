@@ -21,6 +21,9 @@ Var unary(Unary f, const Var& x);
 /// x in another dtype; the gradient returns in that of x. An integer or bool result has none.
 Var cast(const Var& x, DType dtype);
 
+/// The same elements in another shape.
+Var reshape(const Var& x, const Shape& shape);
+
 /// Side by side along the last axis. Throws Error if there is no part.
 Var concat(const std::vector<Var>& parts);
 /// Columns [begin, begin + count) of the last axis.

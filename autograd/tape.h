@@ -2,6 +2,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <string>
 #include <unordered_map>
 #include <vector>
 
@@ -64,6 +65,16 @@ class Grads {
   std::deque<std::pair<int32_t, Tensor>> pending_;  // a deque: pointers handed out stay valid
 };
 
+/// What a network observes of the tokens of one pass, to be logged for the whole batch: added up, averaged
+/// with weights, or the largest.
+struct Observation {
+  enum Kind : uint8_t { sum, mean, max };
+  std::string name;
+  double value;
+  Kind kind;
+  double weight;
+};
+
 /// Records what is computed from parameters and runs it backwards, in reverse order of recording.
 ///
 ///     Tape tape(ctx);
@@ -124,6 +135,11 @@ class Tape {
   /// The gradient of a variable(); an undefined tensor if it got none.
   const Tensor& gradient(const Var& x) const { return slots_[x.slot().index].gradient; }
 
+  void observe(std::string name, double value, Observation::Kind kind, double weight = 1) {
+    observations_.push_back({std::move(name), value, kind, weight});
+  }
+  const std::vector<Observation>& observations() const { return observations_; }
+
   int64_t nodes() const { return static_cast<int64_t>(nodes_.size()); }
 
  private:
@@ -149,6 +165,7 @@ class Tape {
   GradientSet* collected_ = nullptr;
   std::vector<Place> slots_;
   std::vector<Node> nodes_;
+  std::vector<Observation> observations_;
   std::vector<std::pair<Parameter*, Slot>> parameters_;
   std::unordered_map<Parameter*, Slot> slot_of_parameter_;
 };

@@ -43,6 +43,10 @@ int64_t TensorReps::dim() const {
   return dim;
 }
 
+bool TensorReps::invariant() const {
+  return std::all_of(terms_.begin(), terms_.end(), [](const Term& t) { return t.order == 0 && !t.odd; });
+}
+
 std::string TensorReps::text() const {
   std::string out;
   for (const Term& t : terms_)

@@ -22,6 +22,8 @@ class TensorReps {
   explicit TensorReps(std::string_view text);
   const std::vector<Term>& terms() const { return terms_; }
   int64_t dim() const;
+  /// No component changes under any transformation.
+  bool invariant() const;
   std::string text() const;
 
  private:

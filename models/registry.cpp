@@ -35,8 +35,9 @@ std::unique_ptr<Tagger> make_tagger(Context& ctx, const Json& model, const Taggi
       fail("model", "model{} is {}, expected the name of a network", where.to_string(), model[where].dump());
     return model[where].get<std::string>();
   };
-  const std::string type = name_at("/net/type"_json_pointer, ""),
-                    frames = name_at("/framesnet/type"_json_pointer, "IdentityFrames");
+  const std::string type = name_at("/net/type"_json_pointer, "");
+  name_at("/framesnet/type"_json_pointer, "IdentityFrames");
+  name_at("/framesnet/equivectors/type"_json_pointer, "MLPVectors");
   const auto it = networks().find(type);
   if (it == networks().end()) {
     std::vector<std::string> names;
@@ -44,9 +45,6 @@ std::unique_ptr<Tagger> make_tagger(Context& ctx, const Json& model, const Taggi
     throw NotInThisVersion(fmt::format("model: the network '{}' is not in this version of lightcone; it has: {}", type,
                                        fmt::join(names, ", ")));
   }
-  if (frames != "IdentityFrames")
-    throw NotInThisVersion(fmt::format(
-        "model: the frames network '{}' is not in this version of lightcone; it has: IdentityFrames", frames));
   return it->second(ctx, model, task, embedding, dtype);
 }
 

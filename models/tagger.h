@@ -25,6 +25,10 @@ class Tagger : public Module {
  public:
   /// Logits [B, num_outputs] of the jets of one batch; a jet's logits depend on that jet alone. Fills `intermediates` if given.
   virtual Var operator()(Tape& tape, const JetSet& jets, Intermediates* intermediates = nullptr) = 0;
+  /// Fixes what is measured on the first training batch (buffers of the state dict); does nothing once that is done.
+  virtual void standardise(Context&, const JetSet& /*batch*/) {}
+  /// Comes before every training batch.
+  virtual void begin_batch(Context&) {}
   /// For people: "Transformer".
   virtual std::string title() const = 0;
 };

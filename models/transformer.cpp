@@ -103,11 +103,11 @@ struct Transformer::Block : Module {
     add("attention", attention);
     add("mlp", mlp);
   }
-  Var operator()(const Var& h, const Tensor& ptr, const TransformerConfig& c) {
+  Var operator()(const Var& h, const Tensor& ptr, const LocalFrames& frames, const TransformerConfig& c) {
     const double p = c.dropout_prob.value_or(0);
     const AttentionOptions options{.heads = c.num_heads, .kv_heads = c.multi_query ? 1 : c.num_heads};
     auto normed = [](const Var& x) { return layer_norm(x, 1e-5, x.tape().factors(x.dtype())); };
-    const Var mixed = lightcone::attention(attention.qkv_linear(normed(h)), ptr, options);
+    const Var mixed = lightcone::attention(attention.qkv_linear(normed(h)), ptr, options, frames);
     if (p == 0) {
       const Var h1 = attention.out_linear.residual(mixed, h);
       return mlp(normed(h1), h1);
@@ -120,6 +120,7 @@ struct Transformer::Block : Module {
 
 Transformer::Transformer(Context& ctx, const TransformerConfig& config, DType dtype)
     : config_(config),
+      reps_(config.attn_reps),
       transform_(ctx, TensorReps(config.attn_reps)),
       linear_in_(ctx, config.in_channels.value_or(0), widths(config).hidden, dtype),
       linear_out_(ctx, widths(config).hidden, *config.out_channels, dtype) {
@@ -135,11 +136,17 @@ Transformer::Transformer(Context& ctx, const TransformerConfig& config, DType dt
 
 Transformer::~Transformer() = default;
 
-Var Transformer::operator()(const Var& x, const Tensor& ptr) {
+Var Transformer::operator()(const Var& x, const Tensor& ptr, const Frames& frames) {
   Var h = linear_in_(x);
+  // One frame for a whole jet makes no difference between its tokens, and scalars are the same in all frames.
+  const bool local = !frames.is_identity() && !frames.is_global && !reps_.invariant();
   for (auto& block : blocks_) {
-    auto run = [&block = *block, ptr, this](const Var& in) { return block(in, ptr, config_); };
-    h = config_.checkpoint_blocks ? checkpoint(h, run) : run(h);
+    auto run = [&block = *block, ptr, local, this](const std::vector<Var>& in) {
+      return block(in[0], ptr, local ? LocalFrames{in[1], reps_} : LocalFrames{}, config_);
+    };
+    std::vector<Var> inputs = {h};
+    if (local) inputs.push_back(frames.matrices);
+    h = config_.checkpoint_blocks ? checkpoint(inputs, run) : run(inputs);
   }
   return linear_out_(h);
 }

@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "models/frame_transform.h"
+#include "models/framesnet.h"
 #include "models/linear.h"
 
 namespace lightcone {
@@ -11,8 +12,7 @@ namespace lightcone {
 struct TransformerConfig {
   std::string type = "Transformer";
   std::optional<int64_t> in_channels, out_channels;  ///< derived from the task; not set by hand
-  std::string attn_reps =
-      "8x0n+2x1n";  ///< representation of one attention head; with identity frames only its width counts
+  std::string attn_reps = "8x0n+2x1n";               ///< representation of one attention head
   int64_t num_blocks = 10;
   int64_t num_heads = 8;
   int64_t mlp_factor = 4;        ///< hidden width of the MLP, in units of the width
@@ -31,24 +31,26 @@ struct TransformerConfig {
   }
 };
 
-/// Pre-norm Transformer on the ragged tokens of many jets (LLoCa's backbone, Spinner et al., arXiv:2505.20280),
-/// identity frames:
+/// Pre-norm Transformer on the ragged tokens of many jets (LLoCa's backbone, Spinner et al., arXiv:2505.20280):
 ///
 ///     h = linear_in(x);   h += attention(norm(h));   h += mlp(norm(h));   y = linear_out(h)
 ///
-/// attention: softmax(q k^T / sqrt(C)) v among the tokens of one jet, C the width of a head; norm without affine
+/// attention: softmax(q k^T / sqrt(C)) v among the tokens of one jet, C the width of a head, whose features are the
+/// representation attn_reps; q, k, v meet in the laboratory frame (kernels/attention.h), unless a jet has one frame for
+/// all. Norm without affine
 /// parameters, eps 1e-5; mlp with exact GELU; no final norm. Width = heads · dim(attn_reps) / attention_factor.
 class Transformer : public Module {
  public:
   /// Throws Error naming the option if a size is not positive or the width does not divide among the heads.
   Transformer(Context& ctx, const TransformerConfig& config, DType dtype);
   ~Transformer() override;
-  /// x [T, in_channels], ptr [B+1] i32 row offsets of the jets -> [T, out_channels].
-  Var operator()(const Var& x, const Tensor& ptr);
+  /// x [T, in_channels], ptr [B+1] i32 row offsets of the jets, frames in the dtype of x -> [T, out_channels].
+  Var operator()(const Var& x, const Tensor& ptr, const Frames& frames = {});
 
  private:
   struct Block;
   TransformerConfig config_;
+  TensorReps reps_;
   FrameTransform transform_;
   Linear linear_in_;
   std::vector<std::unique_ptr<Block>> blocks_;

@@ -1,6 +1,5 @@
 #pragma once
-#include "models/embedding.h"
-#include "models/tagger.h"
+#include "models/lloca_tagger.h"
 #include "models/transformer.h"
 
 namespace lightcone {
@@ -12,7 +11,7 @@ struct TransformerTaggerConfig {
   std::string attention_backend = "xformers";        ///< of the references; one attention serves all here
   bool add_fourmomenta_backbone = false;             ///< E, px, py, pz (GeV) as four more inputs
   bool mean_aggregation = true;                      ///< else the output of a global token in front of each jet
-  bool reference_behaviour = false;                  ///< this network has no mistake of the references to reproduce
+  bool reference_behaviour = false;  ///< global random frames one for the whole batch, not one for each jet
   TransformerConfig net;
   Json framesnet = Json::object();
   void fields(auto& f) {
@@ -23,10 +22,9 @@ struct TransformerTaggerConfig {
   }
 };
 
-/// The Transformer on jets: per constituent [extra scalars, the 7 tagging features, (E, px, py, pz), (global-token flag)] -> logits per
-/// constituent, averaged over the jet, or the logits of the global token (features zero, flag 1). With identity frames the spurions
-/// (beams, time) that the embedding adds for frames networks are never seen, so they are not made.
-class TransformerTagger : public Tagger {
+/// The Transformer on jets: per constituent the features of LocalJets (lloca_tagger.h), (global-token flag) -> logits per
+/// constituent, averaged over the jet, or the logits of the global token (features zero, flag 1, frame the identity).
+class TransformerTagger : public LlocaTagger {
  public:
   TransformerTagger(Context& ctx, const Json& model, const TaggingTask& task, const EmbeddingConfig& embedding,
                     DType dtype);
@@ -34,10 +32,9 @@ class TransformerTagger : public Tagger {
   std::string title() const override { return "Transformer"; }
 
  private:
+  TransformerTagger(Context& ctx, const TransformerTaggerConfig& config, const TaggingTask& task,
+                    const EmbeddingConfig& embedding, DType dtype);
   TransformerTaggerConfig config_;
-  EmbeddingConfig embedding_;
-  DType dtype_;
-  FrameTransform trafo_fourmomenta_;
   std::unique_ptr<Transformer> net_;
 };
 

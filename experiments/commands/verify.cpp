@@ -162,10 +162,12 @@ void compare_trajectory(Context& ctx, const Safetensors& file, ExperimentConfig 
     grad_norms.push_back(update(ctx, tagger, optimizer, nullptr, config.training, static_cast<int64_t>(s)).total);
   }
   comparison.compare("traj/loss", losses, {theirs.begin(), theirs.begin() + valid}, limit);
+  // What the noise of noise_traj is for losses, that of noise_grad is for gradients and for what they make of parameters.
+  const double gradient_limit = std::max(limit, tolerance(file, "noise_grad", float32));
   if (file.has("traj/grad_norm")) {
     auto norms = values(ctx, file.load(ctx, "traj/grad_norm"));
     if (norms.size() == steps) norms.resize(valid);
-    comparison.compare("traj/grad_norm", grad_norms, norms, limit);
+    comparison.compare("traj/grad_norm", grad_norms, norms, gradient_limit);
   } else {
     comparison.note("traj/grad_norm", not_in_file);
   }
@@ -179,7 +181,7 @@ void compare_trajectory(Context& ctx, const Safetensors& file, ExperimentConfig 
     else if (config.training.optimizer == "Lion")
       comparison.note(key, "not compared: Lion follows the sign of rounding noise");
     else
-      compare_entry(ctx, file, key, gather_rows(ctx, p->value, p->rows), limit, comparison);
+      compare_entry(ctx, file, key, gather_rows(ctx, p->value, p->rows), gradient_limit, comparison);
   }
   if (missing) comparison.note(fmt::format("traj/param_final/* ({})", missing), not_in_file);
 }
@@ -198,6 +200,18 @@ void compare_intermediates(Context& ctx, const Safetensors& file, const Intermed
   }
   if (!others.empty())
     comparison.note(fmt::format("mid/* ({})", others.size()), fmt::format("not compared: {}", fmt::join(others, ", ")));
+}
+
+/// Random frames are those of the file: of the pass that it holds, then of its training steps.
+void take_random_frames(Context& ctx, const Safetensors& file, const Json& framesnet) {
+  if (framesnet.value("type", "") != "RandomFrames" || !file.has("mid/frames")) return;
+  std::vector<double> matrices = values(ctx, file.load(ctx, "mid/frames"));
+  if (framesnet.value("is_global", true)) matrices.resize(std::min<size_t>(matrices.size(), 16));
+  if (file.has("traj/frames")) {
+    const auto steps = values(ctx, file.load(ctx, "traj/frames"));
+    matrices.insert(matrices.end(), steps.begin(), steps.end());
+  }
+  ctx.rng().replace("random_frames", std::move(matrices));
 }
 
 void verify_tagging(Context& ctx, const Safetensors& file, const VerifyRequest& request, Comparison& comparison) {
@@ -221,6 +235,8 @@ void verify_tagging(Context& ctx, const Safetensors& file, const VerifyRequest& 
   }
   load_parameters(ctx, file, *tagger, comparison);
 
+  tagger->standardise(ctx, jets);  // what the reference measures in its first pass, where it has not yet
+  if (config.model.contains("framesnet")) take_random_frames(ctx, file, config.model["framesnet"]);
   Intermediates mid;
   Tape tape(ctx);
   const Var logits = (*tagger)(tape, jets, &mid);
