@@ -7,7 +7,8 @@ namespace lightcone {
 
 struct TrainingHistory;
 
-/// metrics.csv: one row per step; validation losses stand in the row of their step.
+/// metrics.csv: one row per step; validation losses stand in the row of their step. The last columns are what the network
+/// observes, by name.
 class MetricsFile {
  public:
   /// An empty path: none is written. The first `begin` bytes are earlier trainings' and stay.
@@ -17,6 +18,7 @@ class MetricsFile {
 
  private:
   std::optional<Appender> file_;
+  bool header_due_ = false;
   size_t written_ = 0, validations_ = 0;
 };
 

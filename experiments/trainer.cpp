@@ -91,13 +91,15 @@ std::unique_ptr<Scheduler> make_scheduler(const ExperimentConfig& config, int64_
                         optimizer);
 }
 
-void TrainingHistory::add(int64_t steps_done, double step_loss, double learning_rate, const GradientNorms& norms) {
+void TrainingHistory::add(int64_t steps_done, double step_loss, double learning_rate, const GradientNorms& norms,
+                          const std::map<std::string, double>& observations) {
   step.push_back(static_cast<double>(steps_done));
   loss.push_back(step_loss);
   lr.push_back(learning_rate);
   grad_norm.push_back(norms.total);
   grad_norm_net.push_back(norms.net);
   grad_norm_framesnet.push_back(norms.framesnet);
+  for (const auto& [name, value] : observations) observed[name].push_back(value);
   skipped += norms.skipped;
 }
 
@@ -153,7 +155,10 @@ Trainer::Step Trainer::take_step(int64_t step) {
   s.lr = optimizer_.lr(0);
   const Trainable::Batch batch = task_.next_batch();
   s.items = batch.items;
-  s.loss = batch_gradient(workers_, batch.parts, [&](Tape& tape, int64_t part) { return task_.loss(tape, part); });
+  BatchResult result =
+      batch_gradient(workers_, batch.parts, [&](Tape& tape, int64_t part) { return task_.loss(tape, part); });
+  s.loss = result.loss;
+  s.observed = std::move(result.observed);
   if (!std::isfinite(s.loss))
     fail("training",
          "the loss of step {} is {}; {}. Try a smaller learning rate, gradient clipping or use_float64=true",
@@ -197,7 +202,7 @@ void Trainer::run(MetricsFile& metrics) {
       const Step s = take_step(steps());
       items = s.items;
       h.items += items;
-      h.add(steps_done_, s.loss, s.lr, s.norms);
+      h.add(steps_done_, s.loss, s.lr, s.norms, s.observed);
       h.training_seconds += seconds_since(begin);
       if (s.norms.skipped) {
         progress.clear();

@@ -59,11 +59,13 @@ GradientNorms update(Context& ctx, Module& model, Optimizer& optimizer, Ema* ema
 /// What training leaves behind, one entry per step (losses, rates, norms) or per validation.
 struct TrainingHistory {
   std::vector<double> step, loss, lr, grad_norm, grad_norm_net, grad_norm_framesnet;
+  std::map<std::string, std::vector<double>> observed;  ///< what the network observes (Tape::observe), by name
   std::vector<double> validation_step, validation_loss;
   int64_t skipped = 0, items = 0;
   double training_seconds = 0, validation_seconds = 0, items_per_second = 0;
   bool stopped_early = false;
-  void add(int64_t steps_done, double loss, double lr, const GradientNorms& norms);
+  void add(int64_t steps_done, double loss, double lr, const GradientNorms& norms,
+           const std::map<std::string, double>& observations);
 };
 
 class MetricsFile;
@@ -98,6 +100,7 @@ class Trainer {
   struct Step {
     double loss = 0, lr = 0;
     GradientNorms norms;
+    std::map<std::string, double> observed;
     int64_t items = 0;
   };
   Step take_step(int64_t step);

@@ -47,6 +47,8 @@ State Trainer::loop_state() {
   Context own(1);
   for (const auto& [name, values] : series(h))
     s.tensors["history." + name] = own.of({static_cast<int64_t>(values->size())}, DType::f64, *values);
+  for (const auto& [name, values] : h.observed)
+    s.tensors["observed." + name] = own.of({static_cast<int64_t>(values.size())}, DType::f64, values);
   for (const auto& [name, t] : best_) s.tensors["best." + name] = t;
   auto put = [&](const char* name, auto value) { s.numbers[name] = static_cast<double>(value); };
   put("first_step", first_step_);
@@ -76,7 +78,12 @@ void Trainer::set_loop_state(State s) {
     values->assign(t.data<double>(), t.data<double>() + t.numel());
   }
   best_.clear();
+  h.observed.clear();
   for (const auto& [name, t] : std::exchange(s.tensors, {})) {
+    if (name.starts_with("observed.")) {
+      h.observed[name.substr(9)].assign(t.data<double>(), t.data<double>() + t.numel());
+      continue;
+    }
     if (!name.starts_with("best.")) fail(where, "the saved state has an unknown entry '{}'", name);
     best_[name.substr(5)] = t;
   }

@@ -91,7 +91,7 @@ TEST_CASE("the gradient of a batch has the same bits for any number of threads")
     Net net(ctx);
     for (int step = 0; step < 2; ++step) {
       net.zero_grad();
-      losses.push_back(batch_gradient(workers, 9, [&](Tape& tape, int64_t part) { return net.loss(tape, part); }));
+      losses.push_back(batch_gradient(workers, 9, [&](Tape& tape, int64_t part) { return net.loss(tape, part); }).loss);
       gradients.push_back(to_array(net.w.grad));
       CHECK(!net.unused.grad.defined());
     }
@@ -113,7 +113,7 @@ TEST_CASE("the parts' gradients add up to that of the whole") {
     const Var y = linear(x, tape.parameter(net.w), Var{});
     return sum(multiply(y, y), Over::all);
   };
-  const double by_parts = batch_gradient(workers, 4, loss);
+  const double by_parts = batch_gradient(workers, 4, loss).loss;
   const Array gradient = to_array(net.w.grad);
   net.zero_grad();
   double whole = 0;

@@ -65,6 +65,8 @@ int bench_command(const BenchRequest& request) {
     return gather_jets(ctx, jets, indices, momentum);
   };
 
+  tagger->standardise(ctx, first(static_cast<int64_t>(request.batch)));
+
   // From four-momenta to updated parameters.
   const auto batch_jets = static_cast<int64_t>(std::min(request.batch, jets.size()));
   std::vector<int64_t> indices(batch_jets);

@@ -66,7 +66,9 @@ TaggingTraining::TaggingTraining(Context& ctx, Tagger& tagger, const JetSet& tra
       validation_(validation),
       evaluation_batch_(config.evaluation.batchsize),
       momentum_dtype_(config.data.momentum_dtype()),
-      plan_(train.size(), config.training.batchsize, seed) {}
+      plan_(train.size(), config.training.batchsize, seed) {
+  tagger_.standardise(ctx, gather_jets(ctx, train_, plan_.at({}), momentum_dtype_));
+}
 
 void TaggingTraining::seek(BatchPosition position) {
   batches_.reset();
@@ -83,6 +85,7 @@ Trainable::Batch TaggingTraining::next_batch() {
     });
   batch_ = *batches_->next();
   position_ = plan_.next(position_);
+  tagger_.begin_batch(workers_.main());
   batch_size_ = 0;
   for (const JetSet& part : batch_) batch_size_ += part.size();
   return {.parts = static_cast<int64_t>(batch_.size()), .items = batch_size_};
