@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <filesystem>
 #include <iostream>
 
 #include "engine/error.h"
@@ -91,8 +92,21 @@ int dispatch(int argc, char** argv) {
   add_threads(*verify_app, verify.threads);
 
   std::vector<std::string> inspected;
-  auto* inspect_app = app.add_subcommand("inspect", "what is in a run folder, checkpoint, npz or npy file");
+  bool asks_equivariance = false;
+  EquivarianceRequest equivariance;
+  auto* inspect_app = app.add_subcommand(
+      "inspect", "what is in a run folder, checkpoint, npz or npy file; or how equivariant a network is");
   inspect_app->add_option("paths", inspected, "files and folders")->required();
+  auto* equivariance_flag = inspect_app->add_flag(
+      "--equivariance", asks_equivariance,
+      "boost and rotate jets: how does the output of a run's network move, or of the untrained network that "
+      "overrides (model=…) describe?");
+  for (auto* option : {inspect_app->add_option("--config-path", equivariance.compose.config_dir, "-cp: as in run"),
+                       inspect_app->add_option("--config-name", equivariance.compose.config_name, "-cn: as in run"),
+                       inspect_app->add_option("--jets", equivariance.jets, "how many jets")->check(at_least_one),
+                       inspect_app->add_option("--plot", equivariance.plot, "SVG file (default: in the run's folder)")})
+    option->needs(equivariance_flag);
+  add_threads(*inspect_app, equivariance.threads);
 
   BenchRequest bench;
   auto* bench_app = app.add_subcommand("bench", "time training and inference of a network");
@@ -118,7 +132,14 @@ int dispatch(int argc, char** argv) {
   if (run_app->parsed()) return run_command(run);
   if (predict_app->parsed()) return predict_command(predict);
   if (verify_app->parsed()) return verify_command(verify);
-  if (inspect_app->parsed()) return inspect_command(inspected);
+  if (inspect_app->parsed()) {
+    if (!asks_equivariance) return inspect_command(inspected);
+    if (inspected.size() == 1 && std::filesystem::is_directory(inspected[0]))
+      equivariance.run_folder = inspected[0];
+    else
+      equivariance.compose.overrides = inspected;
+    return equivariance_command(equivariance);
+  }
   return bench_command(bench);
 }
 

@@ -164,6 +164,12 @@ Embedding embed_jets(Context& ctx, const EmbeddingConfig& config, const Tensor& 
           std::copy_n(fourmomenta.data<T>() + 4 * layout.from(b), 4 * n, constituents);
           if (config.mass_reg)
             for (int64_t t = 0; t < S + n; ++t) regulate_mass(p + 4 * t, *config.mass_reg);
+          if (config.laboratory)
+            for (int64_t s = 0; s < S; ++s) {
+              FourMomentum moved;
+              minkowski_math::transform(config.laboratory->data(), load(p + 4 * s).data(), moved.data());
+              store(moved, p + 4 * s);
+            }
           if (config.boost_jet) boost_to_rest_frame(sum(constituents, n), p, S + n);
 
           T* jet = out.jets.data<T>() + 4 * b;

@@ -19,6 +19,9 @@ struct EmbeddingConfig {
   double spurion_scale = 1;
   std::optional<int64_t> max_particles;  ///< the first ones of each jet
   bool momentum_float64 = true;
+  /// For tests of equivariance, not in the configuration: a Lorentz transformation, row-major, that the jets have been
+  /// through; the reference vectors follow it.
+  std::optional<std::array<double, 16>> laboratory;
 
   void fields(auto& f) {
     f("tagging_features", tagging_features);

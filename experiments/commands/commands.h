@@ -39,6 +39,17 @@ int verify_command(const VerifyRequest& request);
 
 int inspect_command(const std::vector<std::string>& paths);
 
+struct EquivarianceRequest {
+  ComposeRequest compose;  ///< a network with its initial parameters, unless …
+  std::string run_folder;  ///< … this is the folder of a run
+  int64_t jets = 100;      ///< of the test set
+  int64_t directions = 8;  ///< of each kind of transformation
+  std::string plot;        ///< SVG file; by default in the run's folder, or none
+  int threads = 0;
+};
+/// Boosts and rotates jets and prints how the network's output moves.
+int equivariance_command(const EquivarianceRequest& request);
+
 struct BenchRequest {
   ComposeRequest compose;
   int64_t batch = 128;
