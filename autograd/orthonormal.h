@@ -45,8 +45,8 @@ struct ClampedBoost {
 };
 
 // Definitions in kernels/orthonormal.h. Noise comes from the random streams "frames_lightlike" (a number per component
-// of the vectors or of the boost), "frames_coplanar" (likewise) and "frames_collinear" ([T, 2, 3]); each call draws from
-// its two, whether the numbers are needed or not.
+// of the vectors or of the boost), "frames_coplanar" (likewise) and "frames_collinear" ([T, 2, 3]); each call draws
+// from its two, in training and evaluation, whether the numbers are needed or not.
 
 RegularisedFrames orthonormal_frames(const Var& vectors, const OrthoKwargs& options = {});  ///< [T, 3, 4]
 /// [T, 4] and [T, 2, 4]

@@ -5,9 +5,9 @@
 
 namespace lightcone::kernels {
 
-/// Local frames of particles from predicted four-vectors (Spinner et al., arXiv:2505.20280; metric (+,-,-,-)): matrices L
-/// that take global to local components, x' = L x. What a frame turns v into is equivariant: f(Lambda v) = f(v)
-/// Lambda^-1.
+/// Local frames of particles from predicted four-vectors (Spinner et al., arXiv:2505.20280): matrices L that take global
+/// to local components, x' = L x. Vectors in another global frame give f(Lambda v) = f(v) Lambda^-1, and so the same
+/// local components. Metric (+,-,-,-).
 ///
 /// Four-vectors [T, ..., 4] are f64 or f32, gradients to them alike; arithmetic and frames [T, 4, 4] are f64. A
 /// particle's frame depends on its own vectors (and its own random numbers) alone. No particles: nothing is written but
@@ -15,8 +15,8 @@ namespace lightcone::kernels {
 /// parameters and noise as the forward; their outputs may not alias the inputs.
 ///
 /// Gradients go through the noise as if it were constant, end at every bound, and are finite: a particle whose
-/// gradient overflows although its vectors and dframes are finite gets 0. (A light-like vector is divided by eps_norm,
-/// and an orthonormal frame built from that is meaningless; noise of 1e-16 does not change a vector of length 1.)
+/// gradient overflows its dtype although its vectors and dframes are finite gets 0. (Noise of 1e-16 does not change a
+/// light-like vector of length 1: it is then divided by eps_norm, and what follows are powers of 1e15.)
 
 struct Orthonormalisation {
   enum class Method : uint8_t { gramschmidt, cross } method = Method::gramschmidt;
@@ -64,7 +64,8 @@ void orthonormal_frames_backward(Context& ctx, const Orthonormalisation& how, co
 ///    noise.dependent [T, 2, 3].
 /// 3. Rows of R, with N(v) = v / max(|v|, eps_norm):
 ///
-///     e_0 = N(r_0),   e_1 = N(N(r_1) - <N(r_1), e_0> e_0)  (gramschmidt)  or  N(e_0 x N(r_1))  (cross),   e_2 = e_0 x e_1
+///     e_0 = N(r_0),   e_1 = N(N(r_1) - <N(r_1), e_0> e_0)  (gramschmidt)  or  N(e_0 x N(r_1))  (cross)
+///     e_2 = e_0 x e_1
 ///
 /// These are two different frames, not two ways to one.
 void polar_decomposition(Context& ctx, const Orthonormalisation& how, const FrameNoise& noise, const Tensor& boost,
@@ -76,7 +77,7 @@ void polar_decomposition_backward(Context& ctx, const Orthonormalisation& how, c
 
 /// Statistics of gamma = E / m, m = sqrt(max(v^2, 0)), infinite for m = 0; v [T, 4].
 ///
-///   statistics   [3] f64: mean, largest (NaN if there is one), number above gamma_max or -1 without it; 0, 0, 0 (or -1)
+///   statistics   [3] f64: mean, largest (NaN if there is one), number above gamma_max or -1 without it; zeros (and -1)
 ///                for T = 0
 void lorentz_factors(Context& ctx, std::optional<double> gamma_max, const Tensor& v, Tensor& statistics);
 

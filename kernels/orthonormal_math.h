@@ -5,7 +5,8 @@
 #include "kernels/minkowski_math.h"
 
 /// Orthonormalisation of one set of vectors, forward and backward: what the kernels of orthonormal.h (where the
-/// definitions stand) do per particle. Branches are selects, so that loops over particles vectorise; NaN passes through.
+/// definitions stand) do per particle. Branches are selects, so that loops over particles vectorise; NaN passes
+/// through.
 namespace lightcone::orthonormal_math {
 
 // Functions inside of vectorised loops must be inlined, however large they are.
@@ -143,8 +144,8 @@ struct Cross4 {
   }
 };
 
-/// Three orthonormal vectors from two: e0 along the first; e1 orthogonal to it, in the plane of both (Gram and Schmidt) or
-/// orthogonal to the plane (cross); e2 = e0 x e1.
+/// Three orthonormal vectors from two: e0 along the first; e1 orthogonal to it, in the plane of both (Gram and Schmidt)
+/// or orthogonal to the plane (cross); e2 = e0 x e1.
 template <bool by_cross>
 struct Orthonormal3 {
   Normalised3 n0, n1;
