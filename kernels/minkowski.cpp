@@ -112,15 +112,7 @@ inline void restframe_boost_backward(const double* p, const double* G, double* d
       dbeta[i] += f.scale * (G[5 + 4 * i + j] + G[5 + 4 * j + i]) * f.beta[j];
     }
   }
-  dgamma += dscale / at_least(f.beta2, epsilon);
-  const double dbeta2 = (f.subluminal ? 0.5 * dgamma * f.gamma * f.gamma * f.gamma : 0.0) -
-                        (f.beta2 < epsilon ? 0.0 : dscale * f.scale / f.beta2);
-  dp[0] = 0;
-  for (int i = 0; i < 3; ++i) {
-    dbeta[i] += 2 * f.beta[i] * dbeta2;
-    dp[1 + i] = dbeta[i] / f.t;
-    if (p[0] >= epsilon) dp[0] -= dbeta[i] * f.beta[i] / f.t;
-  }
+  f.backward(dgamma, dscale, dbeta, p[0], dp);
 }
 
 template <int N, class T>

@@ -26,8 +26,8 @@ struct Block {
     }
   }
   template <class T>
-  void store(T* p, int64_t count) const {
-    for (int64_t k = 0; k < count; ++k, p += 4) p[0] = T(E[k]), p[1] = T(px[k]), p[2] = T(py[k]), p[3] = T(pz[k]);
+  void store(T* p, int64_t count, int64_t stride = 4) const {
+    for (int64_t k = 0; k < count; ++k, p += stride) p[0] = T(E[k]), p[1] = T(px[k]), p[2] = T(py[k]), p[3] = T(pz[k]);
   }
 };
 
@@ -75,6 +75,18 @@ struct RestFrame {
       m[1 + i] = m[4 + 4 * i] = -gamma * beta[i];
       for (int j = 0; j < 3; ++j) m[5 + 4 * i + j] = (i == j) + scale * beta[i] * beta[j];
     }
+  }
+  /// dp from the gradients to gamma, scale and beta, each by itself.
+  void backward(double dgamma, double dscale, const double* dbeta, double E, double* dp) const {
+    dgamma += dscale / at_least(beta2, epsilon);
+    const double dbeta2 =
+        (subluminal ? 0.5 * dgamma * gamma * gamma * gamma : 0.0) - (beta2 < epsilon ? 0.0 : dscale * scale / beta2);
+    double along = 0;
+    for (int i = 0; i < 3; ++i) {
+      dp[1 + i] = (dbeta[i] + 2 * beta[i] * dbeta2) / t;
+      along += dp[1 + i] * beta[i];
+    }
+    dp[0] = E < epsilon ? 0.0 : -along;
   }
 };
 
