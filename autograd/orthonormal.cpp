@@ -20,6 +20,16 @@ static Orthonormalisation parameters(const char* operation, const OrthoKwargs& o
   return how;
 }
 
+// In evaluation the numbers are always the same, so that a jet's frames do not depend on what came before it.
+static FrameNoise draw_noise(Tape& tape, int64_t lightlike, const char* dependent_stream, int64_t dependent) {
+  if (!tape.training()) {
+    Rng fixed(0);
+    return {fixed.draw("frames_lightlike", lightlike), fixed.draw(dependent_stream, dependent), true};
+  }
+  Rng& rng = tape.context().rng();
+  return {rng.draw("frames_lightlike", lightlike), rng.draw(dependent_stream, dependent)};
+}
+
 // Results of a function that gives T frames.
 static RegularisedFrames results(Context& ctx, int64_t T, Tensor& frames) {
   frames = ctx.empty({T, 4, 4}, DType::f64);
@@ -36,7 +46,7 @@ RegularisedFrames orthonormal_frames(const Var& vectors, const OrthoKwargs& opti
   check("orthonormal_frames", "vectors", vectors.value()).rank(3);
   Context& ctx = vectors.context();
   const int64_t numbers = vectors.value().numel();
-  const FrameNoise noise = {ctx.rng().draw("frames_lightlike", numbers), ctx.rng().draw("frames_coplanar", numbers)};
+  const FrameNoise noise = draw_noise(vectors.tape(), numbers, "frames_coplanar", numbers);
   Tensor frames;
   RegularisedFrames out = results(ctx, vectors.dim(0), frames);
   kernels::orthonormal_frames(ctx, how, noise, vectors.value(), frames, out.counts);
@@ -55,7 +65,7 @@ RegularisedFrames polar_decomposition(const Var& boost, const Var& references, c
   check("polar_decomposition", "boost", boost.value()).rank(2);
   Context& ctx = boost.context();
   const int64_t T = boost.dim(0);
-  const FrameNoise noise = {ctx.rng().draw("frames_lightlike", 4 * T), ctx.rng().draw("frames_collinear", 6 * T)};
+  const FrameNoise noise = draw_noise(boost.tape(), 4 * T, "frames_collinear", 6 * T);
   Tensor frames;
   RegularisedFrames out = results(ctx, T, frames);
   kernels::polar_decomposition(ctx, how, noise, boost.value(), references.value(), frames, out.counts);

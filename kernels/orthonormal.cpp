@@ -32,6 +32,7 @@ Counts orthonormal_frames(Context& ctx, const Orthonormalisation& how, const Fra
   return parallel_sum<Counts>(ctx, n, grain, [&](int64_t, int64_t begin, int64_t end) {
     Counts counts;
     blocks(begin, end, [&](Particles p) {
+      p.shared_noise = noise.shared;
       Block v[3], L[4];
       double timelike[block];
       load(x + 12 * p.first, p.count, v);
@@ -59,6 +60,7 @@ void orthonormal_frames_backward(Context& ctx, const Orthonormalisation& how, co
                                  const double* dframes, const T* x, T* dx) {
   parallel_chunks(ctx, n, grain, [&](int64_t, int64_t begin, int64_t end) {
     blocks(begin, end, [&](Particles p) {
+      p.shared_noise = noise.shared;
       Block v[3], dL[4], dv[3];
       load(x + 12 * p.first, p.count, v);
       load(dframes + 16 * p.first, p.count, dL);
@@ -88,6 +90,7 @@ Counts polar_decomposition(Context& ctx, const Orthonormalisation& how, const Fr
   return parallel_sum<Counts>(ctx, n, grain, [&](int64_t, int64_t begin, int64_t end) {
     Counts counts;
     blocks(begin, end, [&](Particles p) {
+      p.shared_noise = noise.shared;
       Block v[1], r[2], L[4];
       double square[block];
       load(boost + 4 * p.first, p.count, v);
@@ -117,6 +120,7 @@ void polar_decomposition_backward(Context& ctx, const Orthonormalisation& how, c
                                   T* dreferences) {
   parallel_chunks(ctx, n, grain, [&](int64_t, int64_t begin, int64_t end) {
     blocks(begin, end, [&](Particles p) {
+      p.shared_noise = noise.shared;
       Block v[1], r[2], rest[2], dL[4], d[3];
       load(boost + 4 * p.first, p.count, v);
       load(references + 8 * p.first, p.count, r);
@@ -219,8 +223,8 @@ int64_t check_vectors(const char* operation, const Orthonormalisation& how, cons
                       const Tensor& vectors) {
   check(operation, "vectors", vectors).rank(3).momentum().shape({vectors.dim(0), 3, 4});
   check_parameters(operation, how);
-  check_noise(operation, "lightlike", noise.lightlike, vectors.numel());
-  check_noise(operation, "dependent", noise.dependent, vectors.numel());
+  check_noise(operation, "lightlike", noise.lightlike, noise.shared ? 12 : vectors.numel());
+  check_noise(operation, "dependent", noise.dependent, noise.shared ? 12 : vectors.numel());
   return vectors.dim(0);
 }
 int64_t check_polar(const char* operation, const Orthonormalisation& how, const FrameNoise& noise, const Tensor& boost,
@@ -229,8 +233,8 @@ int64_t check_polar(const char* operation, const Orthonormalisation& how, const 
   const int64_t T = boost.dim(0);
   check(operation, "references", references).shape({T, 2, 4}).dtype(boost.dtype());
   check_parameters(operation, how);
-  check_noise(operation, "lightlike", noise.lightlike, 4 * T);
-  check_noise(operation, "dependent", noise.dependent, 6 * T);
+  check_noise(operation, "lightlike", noise.lightlike, noise.shared ? 4 : 4 * T);
+  check_noise(operation, "dependent", noise.dependent, noise.shared ? 6 : 6 * T);
   return T;
 }
 void check_frames(const char* operation, const char* argument, const Tensor& frames, int64_t T) {

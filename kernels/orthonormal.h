@@ -28,6 +28,8 @@ struct Orthonormalisation {
 /// Standard normal numbers, elements as the contracts below count them. Only those of degenerate sets are read.
 struct FrameNoise {
   Draw lightlike, dependent;
+  /// All particles take the numbers of the first one, so that a frame does not depend on its particle's place.
+  bool shared = false;
 };
 
 /// Frames whose rows are orthonormal vectors e_k made of three: L v = (inner products with e_0; with -e_1, -e_2, -e_3).

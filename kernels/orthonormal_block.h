@@ -41,6 +41,9 @@ void store(const Block (&v)[N], int64_t count, T* x) {
 // them, and not inlined: forward and backward must decide alike, to the last bit.
 struct Particles {
   int64_t first, count;
+  bool shared_noise = false;
+  /// Whose random numbers particle k of the block takes.
+  int64_t noise_row(int64_t k) const { return shared_noise ? 0 : first + k; }
 };
 
 [[gnu::noinline]] inline int64_t regularise_lightlike(Particles p, double eps, const Draw& noise, Block* v,
@@ -52,7 +55,7 @@ struct Particles {
     each_lane([&](int64_t k) LIGHTCONE_LANE { square[k] = std::abs(inner(at(v[j], k), at(v[j], k))); });
     for (int64_t k = 0; k < p.count; ++k) {
       if (!(square[k] < eps)) continue;
-      const int64_t number = ((p.first + k) * vectors + j) * 4;
+      const int64_t number = (p.noise_row(k) * vectors + j) * 4;
       double n[3];
       for (int i = 0; i < 3; ++i) n[i] = std::abs(noise.normal(number + 1 + i));
       const double energy = std::sqrt(2 * (n[0] * n[0] + n[1] * n[1] + n[2] * n[2]));
@@ -75,7 +78,7 @@ struct Particles {
     if (!(square[k] < eps)) continue;
     ++sets;
     for (int j = 0; j < 3; ++j) {
-      const int64_t number = ((p.first + k) * 3 + j) * 4;
+      const int64_t number = (p.noise_row(k) * 3 + j) * 4;
       const Vec4 n = {noise.normal(number), noise.normal(number + 1), noise.normal(number + 2),
                       noise.normal(number + 3)};
       set(v[j], k, at(v[j], k) + eps * n);
@@ -100,7 +103,7 @@ struct Particles {
     if (!(square[k] < eps)) continue;
     ++sets;
     for (int j = 0; j < 2; ++j) {
-      const int64_t number = ((p.first + k) * 2 + j) * 3;
+      const int64_t number = (p.noise_row(k) * 2 + j) * 3;
       const Vec4 n = {0, noise.normal(number), noise.normal(number + 1), noise.normal(number + 2)};
       set(r[j], k, at(r[j], k) + eps * n);
     }
