@@ -1,0 +1,94 @@
+#include "autograd/edge_vectors.h"
+
+#include "autograd/elementwise.h"
+#include "autograd/matmul.h"
+#include "engine/check.h"
+
+namespace lightcone {
+
+namespace {
+/// Products in the dtype of their factors while it lives.
+class WithoutAmp {
+ public:
+  explicit WithoutAmp(Tape& tape) : tape_(tape), amp_(tape.amp()) { tape_.set_amp(false); }
+  WithoutAmp(const WithoutAmp&) = delete;
+  WithoutAmp& operator=(const WithoutAmp&) = delete;
+  ~WithoutAmp() { tape_.set_amp(amp_); }
+
+ private:
+  Tape& tape_;
+  const bool amp_;
+};
+
+kernels::EdgeMlp values_of(const Var& receiver, const Var& sender, const Var& edge, const EdgePerceptron& perceptron) {
+  kernels::EdgeMlp mlp{receiver.value(), sender.value(), edge.value(), {}, {}};
+  for (const Var& w : perceptron.weights) mlp.weights.push_back(w.value());
+  for (const Var& b : perceptron.biases) mlp.biases.push_back(b.value());
+  // The first of both is in receiver, sender and edge.
+  mlp.weights.erase(mlp.weights.begin());
+  mlp.biases.erase(mlp.biases.begin());
+  return mlp;
+}
+}  // namespace
+
+Var edge_vectors(const Var& fourmomenta, const Var& scalars, const Tensor& ptr, const EdgePerceptron& perceptron,
+                 const EdgeVectorsOptions& options) {
+  const char* where = "edge_vectors";
+  check(where, "fourmomenta", fourmomenta.value()).rank(2).columns(4).momentum();
+  check(where, "scalars", scalars.value()).rank(2).compute();
+  const int64_t T = fourmomenta.dim(0), S = scalars.dim(1), layers = perceptron.weights.size();
+  check(where, "scalars", scalars.value()).shape({T, S});
+  if (layers < 2 || perceptron.biases.size() != perceptron.weights.size())
+    fail(where, "{} weights and {} biases, expected as many of both and at least two", layers,
+         perceptron.biases.size());
+  const Var &w = perceptron.weights[0], &b = perceptron.biases[0];
+  check(where, "weights[0]", w.value()).rank(2).momentum();
+  const int64_t H = w.dim(0);
+  if (w.dim(1) != 2 * S && w.dim(1) != 2 * S + 1)
+    fail(where, "weights[0] has shape {}, expected {} columns for twice {} scalars, and one more to use pair masses",
+         w.shape(), 2 * S, S);
+  const Var& last = perceptron.weights.back();
+  check(where, "the last of weights", last.value()).rank(2);
+
+  Tape& tape = fourmomenta.tape();
+  Context& ctx = tape.context();
+  const WithoutAmp exact(tape);
+  const Var s = scalars.dtype() == w.dtype() ? scalars : cast(scalars, w.dtype());
+  const Var receiver = linear(s, slice(w, 0, S), b), sender = linear(s, slice(w, S, S), Var{});
+  const Var edge = w.dim(1) > 2 * S ? slice(w, 2 * S, 1) : Var{};
+  kernels::EdgeMlp mlp = values_of(receiver, sender, edge, perceptron);
+  if (mlp.edge.defined()) mlp.edge = mlp.edge.reshape({H});
+
+  EdgeVectorsOptions o = options;
+  Draw draw;
+  if (!tape.training()) o.dropout = 0;
+  if (o.dropout != 0) {
+    kernels::check_ptr(where, "ptr", ptr, T);
+    draw = ctx.rng().draw("dropout", (layers - 1) * kernels::count_pairs(ptr) * H);
+  }
+  Tensor vectors = ctx.empty({T, last.dim(0), 4}, fourmomenta.dtype());
+  Tensor lse = ctx.empty({T, last.dim(0)}, w.dtype()), norm = ctx.empty({T}, DType::f64);
+  kernels::edge_vectors(ctx, fourmomenta.value(), ptr, mlp, o, draw, vectors, lse, norm);
+
+  // receiver, sender, edge, momenta, then the layers behind the first.
+  std::vector<Slot> slots{receiver.slot(), sender.slot(), edge.slot(), fourmomenta.slot()};
+  for (int64_t l = 1; l < layers; ++l) slots.push_back(perceptron.weights[l].slot());
+  for (int64_t l = 1; l < layers; ++l) slots.push_back(perceptron.biases[l].slot());
+  auto backward = [=, p = fourmomenta.value()](const std::vector<Tensor>& dys, Grads& grads) {
+    // The kernel writes all of the perceptron's gradients; those that nobody wants go to scratch.
+    auto place = [&](Slot slot, const Tensor& like) {
+      Tensor* wanted = grads.want(slot);
+      return wanted ? wanted->reshape(like.shape()) : grads.context().empty(like.shape(), like.dtype());
+    };
+    kernels::EdgeMlp to{place(slots[0], mlp.receiver), place(slots[1], mlp.sender), {}, {}, {}};
+    if (mlp.edge.defined()) to.edge = place(slots[2], mlp.edge);
+    size_t next = 4;
+    for (const Tensor& weights : mlp.weights) to.weights.push_back(place(slots[next++], weights));
+    for (const Tensor& bias : mlp.biases) to.biases.push_back(place(slots[next++], bias));
+    kernels::edge_vectors_backward(grads.context(), dys[0], p, ptr, mlp, o, draw, vectors, lse, norm, to,
+                                   grads.want(slots[3]));
+  };
+  return tape.record(where, std::vector{vectors}, slots, backward)[0];
+}
+
+}  // namespace lightcone

@@ -1,0 +1,536 @@
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "autograd/edge_vectors.h"
+#include "autograd/elementwise.h"
+#include "autograd/matmul.h"
+#include "autograd/minkowski.h"
+#include "autograd/random.h"
+#include "autograd/segment.h"
+#include "engine/safetensors.h"
+#include "tests/support/lorentz.h"
+
+using namespace lightcone;
+using namespace lightcone::test;
+using kernels::Pool;
+
+namespace {
+
+struct Network {
+  std::vector<int64_t> jets = {5, 4, 7};  // constituents
+  int64_t scalars = 3, hidden = 4, layers = 2, vectors = 3;
+  bool edges = true;
+  EdgeVectorsOptions options = {.edge_mean = 5, .edge_std = 1.5};
+  uint64_t seed = 1;
+  double mass = 1;
+
+  int64_t tokens() const { return std::accumulate(jets.begin(), jets.end(), int64_t{0}); }
+  Tensor ptr(Context& ctx) const {
+    std::vector<double> offsets{0};
+    for (int64_t n : jets) offsets.push_back(offsets.back() + n);
+    return ctx.of({static_cast<int64_t>(offsets.size())}, DType::i32, offsets);
+  }
+  // Momenta, scalars, then weights and biases of each layer.
+  std::vector<Array> inputs() const {
+    std::vector<Array> x{momenta(tokens(), seed, mass), normal({tokens(), scalars}, seed + 1)};
+    int64_t in = 2 * scalars + edges;
+    for (int64_t l = 0; l <= layers; ++l) {
+      const int64_t out = l < layers ? hidden : vectors;
+      x.push_back(normal({out, in}, seed + 2 + l, 1 / std::sqrt(static_cast<double>(in))));
+      x.push_back(normal({out}, seed + 20 + l, 0.3));
+      in = hidden;
+    }
+    return x;
+  }
+};
+
+EdgePerceptron perceptron_of(const std::vector<Var>& x) {
+  EdgePerceptron p;
+  for (size_t i = 2; i < x.size(); i += 2) p.weights.push_back(x[i]), p.biases.push_back(x[i + 1]);
+  return p;
+}
+
+Var fused(const Network& net, const std::vector<Var>& x) {
+  return edge_vectors(x[0], x[1], net.ptr(x[0].context()), perceptron_of(x), net.options);
+}
+
+// The same from simple functions of all pairs: [T, n 4].
+namespace composite {
+
+struct Pairs {
+  Tensor receiver, sender, ptr;  // rows of each ordered pair; offsets of the pairs of each receiver
+};
+Pairs pairs_of(Context& ctx, const Network& net) {
+  std::vector<double> receiver, sender, ptr{0};
+  int64_t begin = 0;
+  for (int64_t n : net.jets) {
+    for (int64_t i = begin; i < begin + n; ++i) {
+      for (int64_t j = begin; j < begin + n; ++j)
+        if (i != j) receiver.push_back(i), sender.push_back(j);
+      ptr.push_back(receiver.size());
+    }
+    begin += n;
+  }
+  const auto E = static_cast<int64_t>(receiver.size());
+  return {ctx.of({E}, DType::i64, receiver), ctx.of({E}, DType::i64, sender),
+          ctx.of({static_cast<int64_t>(ptr.size())}, DType::i32, ptr)};
+}
+
+Var constant(const Var& like, Shape shape, const std::function<double(int64_t, int64_t)>& f) {
+  Array a = zeros(shape);
+  for (int64_t i = 0; i < shape.numel(); ++i) a[i] = f(i / shape[-1], i % shape[-1]);
+  return like.tape().constant(to_tensor(like.context(), a, like.dtype()));
+}
+Var plus(const Var& x, double number) {
+  return add(x, constant(x, x.shape(), [=](int64_t, int64_t) { return number; }));
+}
+Var inverse(const Var& x) { return unary(Unary::exp, scale(unary(Unary::log, x), -1)); }
+// The sum of the Minkowski squares of the vectors in a row, in so many columns.
+Var square(const Var& p, int64_t columns) {
+  return matmul(multiply(p, p), constant(p, {p.dim(1), columns}, [](int64_t i, int64_t) { return i % 4 ? -1 : 1; }));
+}
+Var length(const Var& p, double least) {
+  return clamp(unary(Unary::sqrt, unary(Unary::abs, square(p, p.dim(1)))), least, INFINITY);
+}
+
+Var vectors(const Network& net, const std::vector<Var>& x) {
+  const auto& o = net.options;
+  Context& ctx = x[0].context();
+  const Pairs pairs = pairs_of(ctx, net);
+  const EdgePerceptron mlp = perceptron_of(x);
+  const Var pi = gather_rows(x[0], pairs.receiver), pj = gather_rows(x[0], pairs.sender);
+  std::vector<Var> parts{gather_rows(x[1], pairs.receiver), gather_rows(x[1], pairs.sender)};
+  if (net.edges) {
+    const Var m2 = clamp(square(add(pi, pj), 1), 1e-10, INFINITY);
+    parts.push_back(scale(plus(unary(Unary::log, m2), -o.edge_mean), 1 / o.edge_std));
+  }
+  Var h = linear(concat(parts), mlp.weights[0], mlp.biases[0]);
+  for (size_t l = 1; l < mlp.weights.size(); ++l)
+    h = linear(unary(Unary::gelu, dropout(h, o.dropout)), mlp.weights[l], mlp.biases[l]);
+  if (o.nonlinearity == EdgeWeight::exp) h = unary(Unary::exp, clamp(h, -10, 10));
+  if (o.nonlinearity == EdgeWeight::softplus) h = unary(Unary::softplus, h);
+  if (o.nonlinearity == EdgeWeight::softmax) {
+    const Var top = x[0].tape().constant(segment_max(h, pairs.ptr).value());
+    h = unary(Unary::exp, subtract(h, segment_broadcast(top, pairs.ptr)));
+    h = multiply(h, inverse(segment_broadcast(plus(segment_sum(h, pairs.ptr), 1e-16), pairs.ptr)));
+  }
+  Var f = o.operation == EdgeMomentum::add ? add(pi, pj) : o.operation == EdgeMomentum::diff ? subtract(pi, pj) : pj;
+  if (o.fm_norm) f = multiply(f, inverse(length(f, 1e-6)));
+  std::vector<Var> sums;
+  for (int64_t k = 0; k < net.vectors; ++k) {
+    const Var weight = matmul(slice(h, k, 1), constant(h, {1, 4}, [](int64_t, int64_t) { return 1; }));
+    const Var message = multiply(weight, f);
+    sums.push_back(o.aggregation == Pool::mean ? segment_mean(message, pairs.ptr) : segment_sum(message, pairs.ptr));
+  }
+  const Var v = concat(sums);
+  return o.layer_norm ? multiply(v, inverse(length(v, 1e-5))) : v;
+}
+
+}  // namespace composite
+
+// Value, then the gradient of each input, for a random cotangent.
+std::vector<Array> with_gradients(const Network& net, const std::vector<Array>& inputs, bool simple, int threads = 1,
+                                  DType dtype = DType::f64, DType momenta = DType::f64) {
+  Context ctx(threads);
+  Tape tape(ctx);
+  std::vector<Var> x;
+  for (const Array& a : inputs) x.push_back(tape.variable(to_tensor(ctx, a, x.empty() ? momenta : dtype)));
+  if (net.options.dropout > 0) {
+    const Array u = uniform({100000}, 77, 0, 1);
+    ctx.rng().replace("dropout", u.values);
+  }
+  const Var y = simple ? composite::vectors(net, x) : fused(net, x);
+  tape.backward(y, to_tensor(ctx, {y.shape(), normal({y.value().numel()}, 5).values}, y.dtype()));
+  std::vector<Array> out{to_array(y.value())};
+  out[0].shape = {net.tokens(), net.vectors, 4};
+  for (size_t i = 0; i < x.size(); ++i) {
+    const Tensor& g = tape.gradient(x[i]);
+    out.push_back(g.defined() ? to_array(g) : zeros(inputs[i].shape));
+  }
+  return out;
+}
+
+// Largest difference of anything, relative to its largest element; of a gradient that is nothing but rounding (the last
+// bias in front of a softmax), relative to 1.
+double difference(const std::vector<Array>& a, const std::vector<Array>& b) {
+  double worst = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    double largest = 0;
+    for (double v : b[i].values) largest = std::max(largest, std::abs(v));
+    const double d = largest_difference(a[i], b[i]) / (largest > 1e-9 ? largest : 1);
+    if (!(d <= worst)) worst = std::isnan(d) ? INFINITY : d;
+  }
+  return worst;
+}
+
+bool finite(const std::vector<Array>& arrays) {
+  for (const Array& a : arrays)
+    for (double v : a.values)
+      if (!std::isfinite(v)) return false;
+  return true;
+}
+
+// Every combination that the networks allow.
+std::vector<EdgeVectorsOptions> all_options() {
+  std::vector<EdgeVectorsOptions> all;
+  for (EdgeMomentum operation : {EdgeMomentum::add, EdgeMomentum::diff, EdgeMomentum::single})
+    for (EdgeWeight nonlinearity : {EdgeWeight::softmax, EdgeWeight::exp, EdgeWeight::softplus})
+      for (Pool aggregation : {Pool::sum, Pool::mean})
+        for (bool fm_norm : {false, true})
+          for (bool layer_norm : {false, true})
+            all.push_back({operation, nonlinearity, aggregation, fm_norm, layer_norm, 5, 1.5});
+  return all;
+}
+std::string name_of(const EdgeVectorsOptions& o) {
+  return fmt::format("operation {} weight {} aggregation {} fm_norm {} layer_norm {} dropout {}",
+                     static_cast<int>(o.operation), static_cast<int>(o.nonlinearity), static_cast<int>(o.aggregation),
+                     o.fm_norm, o.layer_norm, o.dropout);
+}
+
+}  // namespace
+
+TEST_CASE("edge_vectors is what simple functions of all pairs give, with every option") {
+  for (const EdgeVectorsOptions& options : all_options())
+    for (double dropout : {0., 0.3}) {
+      Network net{.jets = {5, 1, 0, 18, 2}, .options = options};
+      net.options.dropout = dropout;
+      const auto x = net.inputs();
+      // Lengths whose squares cancel carry rounding on.
+      CHECK_MESSAGE(difference(with_gradients(net, x, false), with_gradients(net, x, true)) < 1e-9,
+                    name_of(net.options));
+    }
+}
+
+TEST_CASE("edge_vectors") {
+  struct Size {
+    std::vector<int64_t> jets;
+    int64_t scalars, hidden, layers, vectors;
+    bool edges = true;
+  };
+  // No tokens; no pairs; around the width of a register and of a block; channels of every network, and odd ones.
+  for (const Size& s : {Size{{}, 3, 4, 2, 3}, Size{{0, 1}, 3, 4, 2, 3}, Size{{2, 16, 4}, 3, 32, 2, 3},
+                        Size{{17, 7, 1, 9}, 7, 8, 2, 3}, Size{{33, 3}, 2, 16, 1, 2}, Size{{5, 12}, 1, 1, 1, 1},
+                        Size{{3, 6}, 0, 5, 3, 3}, Size{{5, 8}, 2, 70, 3, 2, false}, Size{{9}, 3, 128, 2, 3}})
+    for (EdgeWeight nonlinearity : {EdgeWeight::softmax, EdgeWeight::softplus}) {
+      Network net{s.jets, s.scalars, s.hidden, s.layers, s.vectors, s.edges};
+      net.options.nonlinearity = nonlinearity;
+      auto inputs = net.inputs();
+      Array last_bias = inputs.back();
+      // In front of a softmax its gradient is nothing but rounding.
+      const bool constant = nonlinearity == EdgeWeight::softmax;
+      if (constant) inputs.pop_back();
+      auto complete = [=](std::vector<Var> x) {
+        if (constant) x.push_back(x[0].tape().constant(to_tensor(x[0].context(), last_bias, x[0].dtype())));
+        return x;
+      };
+      check_op(
+          {.name = fmt::format("edge_vectors of {} jets, {} scalars, {} channels, {} layers, {} vectors, weight {}",
+                               s.jets.size(), s.scalars, s.hidden, s.layers, s.vectors, static_cast<int>(nonlinearity)),
+           .inputs = inputs,
+           .op = [&](auto& x) { return std::vector{fused(net, complete(x))}; },
+           .oracle =
+               [&](const auto& x) {
+                 Context ctx(1);
+                 Tape tape(ctx, Tape::Mode::evaluate);
+                 std::vector<Var> in;
+                 for (const Array& a : x) in.push_back(tape.constant(to_tensor(ctx, a, DType::f64)));
+                 Array y = to_array(composite::vectors(net, complete(in)).value());
+                 y.shape = {net.tokens(), net.vectors, 4};
+                 return std::vector{y};
+               },
+           .dtypes = {DType::f64, DType::f32},
+           .step = 1e-6});
+    }
+}
+
+TEST_CASE("edge_vectors: numbers of the reference implementation") {
+  const Safetensors file(LIGHTCONE_SOURCE_DIR "/tests/golden/frames/equimlp.safetensors");
+  nlohmann::json cases = nlohmann::json::parse(file.metadata().at("equimlp"));
+  cases["equimlp/noedges_mean"] = {
+      {"operation", "add"}, {"nonlinearity", "softmax"}, {"fm_norm", true}, {"layer_norm", true}};
+  CHECK(cases.size() == 19);
+  for (const auto& [name, config] : cases.items()) {
+    CAPTURE(name);
+    Context ctx(2);
+    Tape tape(ctx);
+    auto load = [&](const std::string& key) { return file.load(ctx, name + "/" + key); };
+    const bool edges = file.has(name + "/param/block.edge_mean");
+    EdgeVectorsOptions o;
+    const std::string operation = config["operation"], nonlinearity = config["nonlinearity"];
+    o.operation = operation == "add"    ? EdgeMomentum::add
+                  : operation == "diff" ? EdgeMomentum::diff
+                                        : EdgeMomentum::single;
+    o.nonlinearity = nonlinearity == "softmax" ? EdgeWeight::softmax
+                     : nonlinearity == "exp"   ? EdgeWeight::exp
+                                               : EdgeWeight::softplus;
+    o.fm_norm = config["fm_norm"];
+    o.layer_norm = config["layer_norm"];
+    if (!edges) o.aggregation = Pool::mean;
+    const Var p = tape.variable(file.load(ctx, "in/fourmomenta")), s = tape.variable(file.load(ctx, "in/scalars"));
+    const Tensor ptr = ctx.of({4}, DType::i32, to_array(file.load(ctx, "in/ptr")).values);
+    if (edges) {
+      o.edge_mean = load("param/block.edge_mean").item();
+      o.edge_std = load("param/block.edge_std").item();
+      const EdgeStatistics statistics = edge_statistics(ctx, p.value(), ptr);
+      CHECK(statistics.mean == doctest::Approx(o.edge_mean).epsilon(1e-13));
+      CHECK(statistics.std == doctest::Approx(o.edge_std).epsilon(1e-13));
+    }
+    EdgePerceptron mlp;
+    std::vector<std::pair<std::string, Var>> variables{{"fourmomenta", p}, {"scalars", s}};
+    for (int layer : {0, 2, 4})
+      for (const char* kind : {"weight", "bias"}) {
+        const std::string key = fmt::format("param/block.mlp.mlp.{}.{}", layer, kind);
+        if (!file.has(name + "/" + key)) continue;
+        variables.emplace_back(key, tape.variable(load(key)));
+        (kind[0] == 'w' ? mlp.weights : mlp.biases).push_back(variables.back().second);
+      }
+    const Var y = edge_vectors(p, s, ptr, mlp, o);
+    CHECK(relative_error(to_array(y.value()), to_array(load("vectors"))) <= 1e-12);
+    tape.backward(y, load("grad_out"));
+    for (const auto& [key, x] : variables) {
+      CAPTURE(key);
+      CHECK(difference({to_array(tape.gradient(x))}, {to_array(load("grad/" + key))}) <= 1e-11);
+    }
+  }
+}
+
+TEST_CASE("edge_vectors: f64 momenta and a network in f32") {
+  Network net{.jets = {20, 50, 3}, .scalars = 7, .hidden = 32};
+  auto inputs = net.inputs();
+  Context ctx(1);
+  for (size_t i = 1; i < inputs.size(); ++i) inputs[i] = to_array(to_tensor(ctx, inputs[i], DType::f32));
+  const auto low = with_gradients(net, inputs, false, 1, DType::f32), exact = with_gradients(net, inputs, false);
+  for (size_t i = 0; i + 1 < low.size(); ++i) {  // without the last bias, in front of a softmax
+    CAPTURE(i);
+    CHECK(relative_error(low[i], exact[i]) <= tolerance(DType::f32));
+  }
+}
+
+TEST_CASE("edge_vectors: scalars in bf16, and the perceptron in f32 under amp") {
+  Network net;
+  Context ctx(1);
+  const auto inputs = net.inputs();
+  const Tensor bf16_scalars = to_tensor(ctx, inputs[1], DType::bf16);
+  auto value = [&](bool amp, const Tensor& scalars) {
+    Tape tape(ctx);
+    tape.set_amp(amp);
+    std::vector<Var> x;
+    for (const Array& a : inputs) x.push_back(tape.constant(to_tensor(ctx, a, x.empty() ? DType::f64 : DType::f32)));
+    x[1] = tape.constant(scalars);
+    const Array y = to_array(fused(net, x).value());
+    CHECK(tape.amp() == amp);
+    return y.values;
+  };
+  const Tensor rounded = to_tensor(ctx, to_array(bf16_scalars), DType::f32);
+  CHECK(value(true, bf16_scalars) == value(false, rounded));
+}
+
+TEST_CASE("edge_vectors turn with their jets") {
+  for (const EdgeVectorsOptions& options : all_options()) {
+    const Network net{.jets = {5, 20}, .options = options};
+    auto inputs = net.inputs();
+    const Array y = with_gradients(net, inputs, false)[0], p = inputs[0];
+    for (const Lorentz& L : lorentz_transformations(3)) {
+      inputs[0] = transformed(L, p);
+      // Squares of sums that are nearly light-like cancel; a boost of rapidity 3 adds a factor 10 to their parts.
+      CHECK_MESSAGE(relative_error(with_gradients(net, inputs, false)[0], transformed(L, y)) < 1e-9, name_of(options));
+    }
+  }
+}
+
+TEST_CASE("edge_vectors: a jet's rows depend on that jet alone, the bits not on the threads") {
+  Network net{.jets = {40, 17, 1, 60, 3}, .scalars = 5, .hidden = 13};
+  const auto inputs = net.inputs();
+  const auto all = with_gradients(net, inputs, false, 1, DType::f32);
+  const auto two = with_gradients(net, inputs, false, 2, DType::f32),
+             three = with_gradients(net, inputs, false, 3, DType::f32);
+  for (size_t i = 0; i < all.size(); ++i) {
+    CHECK(all[i].values == two[i].values);
+    CHECK(all[i].values == three[i].values);
+  }
+  int64_t begin = 0;
+  for (int64_t n : net.jets) {
+    Network alone = net;
+    alone.jets = {n};
+    auto x = inputs;
+    for (int i : {0, 1}) {
+      const int64_t cols = x[i].shape[1];
+      x[i] = {{n, cols}, {x[i].values.begin() + begin * cols, x[i].values.begin() + (begin + n) * cols}};
+    }
+    const Array y = with_gradients(alone, x, false, 1, DType::f32)[0];
+    CHECK(std::equal(y.values.begin(), y.values.end(), all[0].values.begin() + begin * net.vectors * 4));
+    begin += n;
+  }
+}
+
+TEST_CASE("edge_vectors: a NaN stays in its jet") {
+  Network net{.jets = {6, 5, 4}};
+  auto inputs = net.inputs();
+  const Array y = with_gradients(net, inputs, false)[0];
+  inputs[1][3 * 6] = NAN;
+  const Array with_nan = with_gradients(net, inputs, false)[0];
+  for (int64_t i = 0; i < 15 * 12; ++i)
+    if (i >= 6 * 12 && i < 11 * 12)
+      CHECK(std::isnan(with_nan[i]));
+    else
+      CHECK(with_nan[i] == y[i]);
+}
+
+TEST_CASE("edge_vectors: degenerate momenta give finite results and gradients") {
+  const std::vector<double> special = {
+      5,    0, 0,    5, 10,  0,   0, 10, 3, 0, 0, 3,   // light-like and collinear
+      7,    1, 2,    3, 7,   1,   2, 3,                // equal
+      0,    0, 0,    0,                                // nothing
+      1,    0, 0,    2, 1,   0,   0, -2, 1, 0, 3, 0,   // space-like
+      1e-8, 0, 1e-8, 0, 1e6, 1e6, 0, 0,  5, 0, 0, -5,  // tiny, huge, back to back
+  };
+  for (const EdgeVectorsOptions& options : all_options())
+    for (DType dtype : {DType::f64, DType::f32})
+      for (const std::vector<int64_t>& jets : {std::vector<int64_t>{12}, {3, 2, 1, 3, 3}, {2, 1, 3, 1, 1, 1, 1, 2}}) {
+        Network net{.jets = jets, .options = options};
+        auto inputs = net.inputs();
+        inputs[0].values = special;
+        CHECK_MESSAGE(finite(with_gradients(net, inputs, false, 1, dtype)), name_of(options));
+      }
+}
+
+TEST_CASE("edge_vectors: no pairs, no vectors") {
+  for (const EdgeVectorsOptions& options : all_options()) {
+    const Network net{.jets = {1, 1, 0, 1}, .options = options};
+    const auto y = with_gradients(net, net.inputs(), false);
+    for (const Array& a : y)
+      for (double v : a.values) CHECK(v == 0);
+  }
+}
+
+TEST_CASE("edge_vectors: large logits") {
+  for (EdgeWeight nonlinearity : {EdgeWeight::softmax, EdgeWeight::exp, EdgeWeight::softplus}) {
+    Network net;
+    net.options.nonlinearity = nonlinearity;
+    auto inputs = net.inputs();
+    for (double& w : inputs[inputs.size() - 2].values) w *= 300;
+    const auto simple = with_gradients(net, inputs, true);
+    CHECK(difference(with_gradients(net, inputs, false), simple) < 1e-8);
+    CHECK(finite(with_gradients(net, inputs, false, 1, DType::f32)));
+  }
+}
+
+TEST_CASE("edge_vectors keep no pairs") {
+  Context ctx(2);
+  const Network net{.jets = {200, 200, 200, 200}, .scalars = 7, .hidden = 32};
+  const auto inputs = net.inputs();
+  Tape tape(ctx);
+  std::vector<Var> x;
+  for (const Array& a : inputs) x.push_back(tape.variable(to_tensor(ctx, a, x.empty() ? DType::f64 : DType::f32)));
+  ctx.allocator().reset_peak();
+  const int64_t before = ctx.allocator().statistics().peak;
+  const Var y = fused(net, x);
+  tape.backward(y, to_tensor(ctx, normal(y.shape(), 5), DType::f64));
+  // Hidden values of all pairs would take 20 MB, one number a pair 640 kB; those of all tokens take 100 kB.
+  CHECK(ctx.allocator().statistics().peak - before < 1500000);
+}
+
+TEST_CASE("edge_vectors: dropout acts in training alone") {
+  Network net;
+  const auto inputs = net.inputs();
+  auto value = [&](Tape::Mode mode, double p) {
+    Context ctx(1, 3);
+    Tape tape(ctx, mode);
+    std::vector<Var> x;
+    for (const Array& a : inputs) x.push_back(tape.constant(to_tensor(ctx, a, DType::f64)));
+    net.options.dropout = p;
+    return to_array(fused(net, x).value()).values;
+  };
+  const auto without = value(Tape::Mode::train, 0);
+  CHECK(value(Tape::Mode::evaluate, 0.3) == without);
+  CHECK(value(Tape::Mode::train, 0.3) != without);
+  CHECK(value(Tape::Mode::train, 0.3) == value(Tape::Mode::train, 0.3));
+}
+
+TEST_CASE("edge_statistics") {
+  for (int threads : {1, 2}) {
+    Context ctx(threads);
+    Network net{.jets = {70, 0, 1, 5, 2, 66}};
+    const Array p = net.inputs()[0];
+    std::vector<double> e;
+    int64_t begin = 0;
+    for (int64_t n : net.jets) {
+      for (int64_t i = begin; i < begin + n; ++i)
+        for (int64_t j = begin; j < begin + n; ++j) {
+          double m2 = 0;
+          for (int c = 0; c < 4; ++c) m2 += (c ? -1 : 1) * std::pow(p.at(i, c) + p.at(j, c), 2);
+          if (i != j) e.push_back(std::log(std::max(m2, 1e-10)));
+        }
+      begin += n;
+    }
+    double mean = 0, variance = 0;
+    for (double v : e) mean += v / e.size();
+    for (double v : e) variance += (v - mean) * (v - mean) / (e.size() - 1);
+    const EdgeStatistics s = edge_statistics(ctx, to_tensor(ctx, p, DType::f64), net.ptr(ctx));
+    CHECK(s.mean == doctest::Approx(mean).epsilon(1e-12));
+    CHECK(s.std == doctest::Approx(std::sqrt(variance)).epsilon(1e-12));
+    // Two constituents: one mass.
+    net.jets = {2};
+    const Array pair = {{2, 4}, {p.values.begin(), p.values.begin() + 8}};
+    CHECK(edge_statistics(ctx, to_tensor(ctx, pair, DType::f64), net.ptr(ctx)).std == 1e-5);
+    net.jets = {1, 1};
+    CHECK_THROWS_WITH_AS(edge_statistics(ctx, to_tensor(ctx, pair, DType::f64), net.ptr(ctx)),
+                         "edge_statistics: no jet has two constituents, so there are no pairs to standardise by",
+                         Error);
+  }
+}
+
+TEST_CASE("edge_vectors refuse what does not fit") {
+  Context ctx(1);
+  Tape tape(ctx);
+  Network net;
+  auto attempt = [&](const std::function<void(std::vector<Tensor>&, Network&)>& spoil) {
+    std::vector<Tensor> t;
+    for (const Array& a : Network{}.inputs()) t.push_back(to_tensor(ctx, a, DType::f64));
+    Network changed = net;
+    spoil(t, changed);
+    std::vector<Var> x;
+    for (const Tensor& a : t) x.push_back(tape.constant(a));
+    fused(changed, x);
+  };
+  auto zeros = [&](Shape shape, DType dtype = DType::f64) { return ctx.zeros(shape, dtype); };
+  CHECK_THROWS_WITH_AS(attempt([&](auto& x, auto&) {
+                         x[0] = zeros({16, 3});
+                       }),
+                       "edge_vectors: fourmomenta has shape [16, 3], expected 4 entries along the last axis", Error);
+  CHECK_THROWS_WITH_AS(attempt([&](auto& x, auto&) {
+                         x[1] = zeros({15, 3});
+                       }),
+                       "edge_vectors: scalars has shape [15, 3], expected [16, 3]", Error);
+  CHECK_THROWS_WITH_AS(
+      attempt([&](auto& x, auto&) {
+        x[2] = zeros({4, 8});
+      }),
+      "edge_vectors: weights[0] has shape [4, 8], expected 6 columns for twice 3 scalars, and one more "
+      "to use pair masses",
+      Error);
+  CHECK_THROWS_WITH_AS(attempt([&](auto& x, auto&) {
+                         x[4] = zeros({4, 5});
+                       }),
+                       "edge_vectors: weights[0] behind the first layer has shape [4, 5], expected [4, 4]", Error);
+  CHECK_THROWS_WITH_AS(attempt([&](auto& x, auto&) {
+                         x[6] = zeros({3, 4}, DType::f32);
+                       }),
+                       "edge_vectors: weights[1] behind the first layer is f32, expected f64", Error);
+  CHECK_THROWS_WITH_AS(attempt([&](auto& x, auto&) { x[7] = zeros({2}); }),
+                       "edge_vectors: biases[1] behind the first layer has shape [2], expected [3]", Error);
+  CHECK_THROWS_WITH_AS(attempt([&](auto& x, auto&) { x.resize(4); }),
+                       "edge_vectors: 1 weights and 1 biases, expected as many of both and at least two", Error);
+  CHECK_THROWS_WITH_AS(attempt([&](auto&, auto& n) {
+                         n.jets = {5, 4, 6};
+                       }),
+                       doctest::Contains("edge_vectors: ptr"), Error);
+  CHECK_THROWS_WITH_AS(attempt([&](auto&, auto& n) { n.options.dropout = 1; }),
+                       "edge_vectors: dropout is 1, expected 0 <= dropout < 1", Error);
+  CHECK_THROWS_WITH_AS(
+      attempt([&](auto&, auto& n) { n.options.edge_std = 0; }),
+      "edge_vectors: edge_mean is 5 and edge_std is 0, expected finite numbers and a positive edge_std", Error);
+}
