@@ -1,5 +1,7 @@
 #include "kernels/frames.h"
 
+#include <algorithm>
+
 #include "engine/check.h"
 #include "engine/threads.h"
 #include "kernels/frames_math.h"
@@ -33,18 +35,36 @@ void gradient(Context& ctx, int64_t T, std::span<const FramedFeatures> features,
               const TensorReps& reps, sum_type<E>* dframes) {
   using S = sum_type<E>;
   const int64_t dim = reps.dim();
+  const bool fours = in_fours(reps);
+  int64_t most = 0;
+  for (const FramedFeatures& f : features) most = std::max(most, f.copies * dim);
+  auto mask = ctx.scratch<S>(fours ? most : 0);
+  if (fours)
+    for (int64_t i = 0; i < most; i += dim) {
+      S* out = mask.data() + i;
+      for (const auto& term : reps.terms()) out = std::fill_n(out, term.dim(), S(term.order));
+    }
   parallel_chunks(ctx, T, tokens_per_chunk, [&](int64_t, int64_t begin, int64_t end) {
     auto copies = ctx.scratch<S>(2 * dim);
     S *x = copies.data(), *dx = x + dim;
     for (int64_t t = begin; t < end; ++t) {
       // dL = K L g with K = sum of P g (to_local) and g P^T (to_global).
       Four<S> local[4] = {}, global[4] = {};
-      for (const FramedFeatures& f : features)
-        for (int64_t c = 0; c < f.copies; ++c) {
-          convert(dim, f.x.data<E>() + t * f.x.dim(1) + f.x_column + c * dim, x);
-          convert(dim, f.dx.data<E>() + t * f.dx.dim(1) + f.dx_column + c * dim, dx);
+      OuterProducts<S> local_fours, global_fours;
+      for (const FramedFeatures& f : features) {
+        const E *from = f.x.data<E>() + t * f.x.dim(1) + f.x_column,
+                *from_d = f.dx.data<E>() + t * f.dx.dim(1) + f.dx_column;
+        if (fours) {
+          (f.made_by_to_local ? local_fours : global_fours).add(f.copies * dim, from, from_d, mask.data());
+          continue;
+        }
+        for (int64_t c = 0; c < f.copies * dim; c += dim) {
+          convert(dim, from + c, x);
+          convert(dim, from_d + c, dx);
           add_outer(reps, x, dx, f.made_by_to_local ? local : global);
         }
+      }
+      for (int mu = 0; fours && mu < 4; ++mu) local[mu] = local_fours.row(mu), global[mu] = global_fours.row(mu);
       const Four<S> g = {1, -1, -1, -1};
       for (int mu = 0; mu < 4; ++mu) {
         Four<S> row = {};

@@ -105,25 +105,60 @@ void add_outer(const TensorReps& reps, const S* x, const S* dx, Four<S> (&sum)[4
   }
 }
 
+/// Whether a representation has scalars and vectors alone, all of even parity, with vectors at multiples of four.
+inline bool in_fours(const TensorReps& reps) {
+  int64_t feature = 0;
+  for (const auto& term : reps.terms()) {
+    if (term.odd || term.order > 1 || (term.order == 1 && feature % 4 != 0)) return false;
+    feature += term.dim();
+  }
+  return feature % 4 == 0;
+}
+
+/// add_outer() for many copies side by side in such a representation: registers of four-vectors.
+template <class S>
+class OuterProducts {
+ public:
+  /// `mask`: 1 where a component of a vector stands, 0 at scalars, for all copies.
+  template <class E>
+  void add(int64_t n, const E* x, const E* dx, const S* mask) {
+    int64_t i = 0;
+    for (; i + lanes<S> <= n; i += lanes<S>) add(load(x + i), load(dx + i) * load(mask + i));
+    if (i == n) return;
+    S rest[2][lanes<S>] = {};
+    convert(n - i, x + i, rest[0]);
+    convert(n - i, dx + i, rest[1]);
+    for (int64_t j = i; j < n; ++j) rest[1][j - i] *= mask[j];
+    add(load(rest[0]), load(rest[1]));
+  }
+  Four<S> row(int mu) const {
+    Four<S> total = {};
+    for (int64_t l = 0; l < lanes<S>; l += 4) total += four(reinterpret_cast<const S*>(&sum_[mu]) + l);
+    return total;
+  }
+
+ private:
+  void add(Vector<S> x, Vector<S> dx) {
+    [&]<int... mu>(std::integer_sequence<int, mu...>) {
+      ((sum_[mu] += shuffle<S, [](int64_t l) { return l / 4 * 4 + mu; }>(dx, dx) * x), ...);
+    }
+    (std::make_integer_sequence<int, 4>());
+  }
+  Vector<S> sum_[4] = {};
+};
+
 /// The same for rows of panels, [blocks][rows][B] (attention_plan.h), one token a row. Representations of scalars and
 /// vectors that start at multiples of four stay in registers; all others go through a copy of the row.
 template <class S, int B>
 class PanelTransform {
  public:
   PanelTransform(const TensorReps& reps, const S* frames, FrameMap map, bool backward)
-      : reps_(reps), frames_(frames), form_(form(map, backward)) {
-    int64_t feature = 0;
+      : reps_(reps), frames_(frames), form_(form(map, backward)), whole_(in_fours(reps) || reps.invariant()) {
     for (const auto& term : reps.terms()) {
       odd_ |= term.odd;
-      whole_ &= term.order == 0 || (term.order == 1 && feature % 4 == 0);
-      feature += term.dim();
-    }
-    whole_ &= !odd_;
-    if (!whole_) return;
-    vectors_from_ = 0;
-    for (const auto& term : reps.terms())
+      size_ += term.dim();
       if (term.order == 0) vectors_from_ += term.dim();
-    size_ = feature;
+    }
   }
   /// Rows of tokens t … t + n - 1.
   void operator()(int64_t t, int64_t n, int64_t rows, S* panel) const {
@@ -197,7 +232,7 @@ class PanelTransform {
   const TensorReps& reps_;
   const S* frames_;
   Form form_;
-  bool odd_ = false, whole_ = true;
+  bool odd_ = false, whole_;
   int64_t vectors_from_ = 0, size_ = 0;
 };
 
