@@ -63,8 +63,13 @@ void LearnedFrames::begin_batch(Context& ctx) {
 
 Frames LearnedFrames::operator()(const Var& fourmomenta, const Var& scalars, const Tensor& ptr,
                                  Intermediates* intermediates) {
-  Var vectors = (*equivectors_)(fourmomenta, scalars, ptr);
+  const Var vectors = (*equivectors_)(fourmomenta, scalars, ptr);
   if (intermediates) (*intermediates)["equivectors"] = vectors.value();
+  return from_vectors(fourmomenta, vectors, ptr, intermediates);
+}
+
+Frames LearnedFrames::from_vectors(const Var& fourmomenta, Var vectors, const Tensor& ptr,
+                                   Intermediates* intermediates) const {
   if (config_.is_global) {
     const Shape shape = vectors.shape();
     const Var rows = reshape(vectors, {shape[0], shape[1] * 4});

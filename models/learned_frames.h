@@ -44,6 +44,8 @@ class LearnedFrames : public FramesNet {
   bool is_learned() const override { return true; }
   Frames operator()(const Var& fourmomenta, const Var& scalars, const Tensor& ptr,
                     Intermediates* intermediates) override;
+  /// The frames that given vectors [T, n, 4] make.
+  Frames from_vectors(const Var& fourmomenta, Var vectors, const Tensor& ptr, Intermediates* intermediates) const;
   void standardise(Context& ctx, const Tensor& fourmomenta, const Tensor& ptr) override {
     equivectors_->standardise(ctx, fourmomenta, ptr);
   }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs PyTorch (transformer.py) and `lightcone bench` in turn on the same jets and prints the table of the README.
+"""Runs PyTorch (networks.py) and `lightcone bench` in turn on the same jets and prints the table of the README.
 
     python compare.py --out ../results/NAME [--nets transformer,transformer_10k,transformer_1k] [--rounds 2]
 
@@ -41,11 +41,12 @@ def main():
     a = parser.parse_args()
 
     def torch(net, *options):
-        return [sys.executable, "-W", "ignore", here / "transformer.py", jets, "--net", net, "--threads", str(a.threads), *options]
+        return [sys.executable, "-W", "ignore", here / "networks.py", jets, "--net", net, "--threads", str(a.threads), *options]
 
     def ours(net, runs, *options):
         data = ["training=top_10k", "data.dataset=mini", f"data.data_dir={jets.parent}"]
-        return [a.lightcone, "bench", f"model=tag_{net}", *data, *options, "--batch", "128", "--runs", str(runs)]
+        model = [f"model=tag_{net.removeprefix('lloca_')}"] + ["model/framesnet=learnedpd"] * net.startswith("lloca_")
+        return [a.lightcone, "bench", *model, *data, *options, "--batch", "128", "--runs", str(runs)]
 
     def median(results, key):
         return statistics.median(r[key] for r in results)
@@ -53,11 +54,12 @@ def main():
     rows = []
     with open(f"{a.out}.jsonl", "w") as log:
         for net in a.nets.split(","):
-            runs = 7 if net == "transformer" else 40
+            runs = 40 if net.endswith("k") else 7
+            slow = ["--runs", "2"] if net == "lgatr" else []
             sides = {
-                "eager": torch(net),
+                "eager": torch(net, *slow),
                 "f32": ours(net, runs),
-                "compiled": torch(net, "--compile"),
+                "compiled": torch(net, "--compile", *slow),
                 "bf16": ours(net, runs, "model.use_amp=true"),
             }
             if net == "transformer":

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""The PyTorch side of `lightcone bench`: times the published Transformer (package lloca) at its best on a CPU.
+"""The PyTorch side of `lightcone bench`: times the published networks (packages lloca and lgatr) at their best on a CPU.
 
-    pip install torch lloca==1.3.6 torch-geometric numpy
-    OMP_NUM_THREADS=2 python transformer.py ../../data/toptagging_mini.npz --net transformer_10k [--compile] [--bf16]
+    pip install torch lloca==1.3.6 lgatr==1.4.4 torch-geometric numpy
+    OMP_NUM_THREADS=2 python networks.py ../../data/toptagging_mini.npz --net transformer_10k [--compile] [--bf16]
 
 Linear layers see the tokens of all jets without padding; only inside attention are jets padded to the longest of the batch. (The package
 itself builds a mask of all tokens by all tokens, which is far slower.) A step is features, forward, backward, clipping by norm and
@@ -14,18 +14,17 @@ import resource
 import statistics
 import time
 
-import lloca.backbone.attention_backends.native as backend
+import lgatr
+import lgatr.primitives.attention_backends.native as lgatr_backend
+import lloca.backbone.attention_backends.native as lloca_backend
 import numpy as np
 import torch
 from lloca.backbone.transformer import Transformer
+from lloca.equivectors.mlp import MLPVectors
+from lloca.framesnet.equi_frames import LearnedPDFrames
+from lloca.framesnet.frames import Frames
 from lloca.framesnet.nonequi_frames import IdentityFrames
 from torch.nn import functional as F
-
-NETS = {
-    "transformer": dict(attn_reps="8x0n+2x1n", num_blocks=10, num_heads=8, mlp_factor=4),
-    "transformer_10k": dict(attn_reps="4x0n+1x1n", num_blocks=2, num_heads=4, mlp_factor=2),
-    "transformer_1k": dict(attn_reps="4x0n+1x1n", num_blocks=1, num_heads=2, mlp_factor=1),
-}
 
 
 class Batch:
@@ -43,6 +42,7 @@ class Batch:
         self.mask = slots[None] < counts[:, None]
         self.padded = torch.where(self.mask, starts[:, None] + slots[None], 0).reshape(-1)
         self.ragged = torch.nonzero(self.mask.reshape(-1))[:, 0]
+        self.ptr = torch.cat([torch.zeros(1, dtype=torch.long), torch.cumsum(counts, 0)])
 
 
 current = None  # the batch that attention is in
@@ -59,13 +59,17 @@ def attention(q, k, v, attn_mask=None, **options):
     return y.transpose(0, 1).reshape(y.shape[1], -1, y.shape[-1]).index_select(1, current.ragged)[None]
 
 
-backend.attention = attention
+lloca_backend.attention = lgatr_backend.attention = attention
 
 
-def features(b):
-    """The seven tagging features of each constituent."""
-    E, px, py, pz = b.p.unbind(-1)
-    jet = torch.zeros(len(b.counts), 4).index_add(0, b.jet, b.p)[b.jet]
+def jet_momenta(b):
+    """The jet of each constituent."""
+    return torch.zeros(len(b.counts), 4).index_add(0, b.jet, b.p)[b.jet]
+
+
+def relative_features(p, jet):
+    """The seven tagging features."""
+    E, px, py, pz = p.unbind(-1)
     pt, jet_pt = torch.hypot(px, py), torch.hypot(jet[:, 1], jet[:, 2])
     deta = torch.asinh(pz / pt) - torch.asinh(jet[:, 3] / jet_pt)
     dphi = torch.atan2(py, px) - torch.atan2(jet[:, 2], jet[:, 1])
@@ -75,15 +79,79 @@ def features(b):
     )
 
 
-class Tagger(torch.nn.Module):
-    def __init__(self, options):
+def means(y, jet, counts):
+    return torch.zeros(len(counts), 1).index_add(0, jet, y.float())[:, 0] / counts
+
+
+class TransformerTagger(torch.nn.Module):
+    def __init__(self, **options):
         super().__init__()
         self.net = Transformer(in_channels=7, out_channels=1, **options)
         self.frames = IdentityFrames()
 
-    def forward(self, x, p, jet, counts):
-        y = self.net(inputs=x[None], frames=self.frames(p[None]), attn_mask=None)[0].float()
-        return torch.zeros(len(counts), 1).index_add(0, jet, y)[:, 0] / counts
+    def forward(self, x, b):
+        return means(self.net(inputs=x[None], frames=self.frames(b.p[None]), attn_mask=None)[0], b.jet, b.counts)
+
+
+class LlocaTagger(torch.nn.Module):
+    """Learned frames from f64 momenta; features in the local frames, as the published wrapper has them."""
+
+    def __init__(self, hidden, **options):
+        super().__init__()
+        self.net = Transformer(in_channels=7, out_channels=1, **options)
+        ortho = dict(use_float64=True, method="gramschmidt", eps_norm=1e-15, eps_reg=1e-16, eps_reg_lightlike=1e-16)
+        self.frames = LearnedPDFrames(
+            equivectors=lambda n_vectors: MLPVectors(n_vectors, num_scalars=7, hidden_channels=hidden, num_layers_mlp=2),
+            ortho_kwargs=ortho,
+        )
+
+    def prepare(self, b):
+        self.frames.equivectors.init_standardization(b.p.double(), b.ptr)
+
+    def forward(self, x, b):
+        matrices = self.frames(b.p.double(), scalars=x, ptr=b.ptr).matrices
+        local = (matrices @ b.p.double()[..., None])[..., 0]
+        jet = (matrices @ jet_momenta(b).double()[..., None])[..., 0]
+        x = relative_features(local, jet).float()
+        return means(self.net(inputs=x[None], frames=Frames(matrices.float()[None]), attn_mask=None)[0], b.jet, b.counts)
+
+
+class SlimTagger(torch.nn.Module):
+    def __init__(self, **options):
+        super().__init__()
+        self.net = lgatr.LGATrSlim(in_v_channels=1, in_s_channels=7, out_v_channels=0, out_s_channels=1, compile=False, **options)
+
+    def forward(self, x, b):
+        return means(self.net((b.p / 20)[None, :, None, :], x[None], attn_mask=None)[1][0], b.jet, b.counts)
+
+
+class LGATrTagger(torch.nn.Module):
+    def __init__(self, **options):
+        super().__init__()
+        self.net = lgatr.LGATr(in_mv_channels=1, in_s_channels=7, out_mv_channels=1, out_s_channels=None, **options)
+
+    def forward(self, x, b):
+        out, _ = self.net(lgatr.embed_vector(b.p / 20)[None, :, None, :], x[None], attn_mask=None)
+        return means(lgatr.extract_scalar(out)[0, :, 0], b.jet, b.counts)
+
+
+SIZES = {
+    "transformer": dict(attn_reps="8x0n+2x1n", num_blocks=10, num_heads=8, mlp_factor=4),
+    "transformer_10k": dict(attn_reps="4x0n+1x1n", num_blocks=2, num_heads=4, mlp_factor=2),
+    "transformer_1k": dict(attn_reps="4x0n+1x1n", num_blocks=1, num_heads=2, mlp_factor=1),
+    "slim": dict(hidden_v_channels=32, hidden_s_channels=96, num_blocks=12, num_heads=8, mlp_ratio=4, attn_ratio=1),
+    "lgatr": dict(
+        hidden_mv_channels=16,
+        hidden_s_channels=32,
+        num_blocks=12,
+        attention=dict(num_heads=8, multi_query=False, increase_hidden_channels=2, head_scale=True),
+        mlp=dict(activation="gelu", increase_hidden_channels=2),
+    ),
+}
+NETS = {name: lambda name=name: TransformerTagger(**SIZES[name]) for name in ("transformer", "transformer_10k", "transformer_1k")}
+NETS["lloca_transformer"] = lambda: LlocaTagger(32, **SIZES["transformer"])
+NETS["slim"] = lambda: SlimTagger(**SIZES["slim"])
+NETS["lgatr"] = lambda: LGATrTagger(**SIZES["lgatr"])
 
 
 def milliseconds(runs, f):
@@ -111,7 +179,7 @@ def main():
     torch.manual_seed(0)
     with np.load(a.jets) as f:
         jets, labels = f["kinematics_train"], f["labels_train"]
-    net = Tagger(NETS[a.net])
+    net = NETS[a.net]()
     run = torch.compile(net, dynamic=True) if a.compile else net
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4)
 
@@ -119,9 +187,12 @@ def main():
         global current
         current = b
         with torch.autocast("cpu", torch.bfloat16, enabled=a.bf16):
-            return run(features(b), b.p, b.jet, b.counts)
+            return run(relative_features(b.p, jet_momenta(b)), b)
 
     batch = Batch(jets[: a.batch], labels[: a.batch])
+
+    if hasattr(net, "prepare"):
+        net.prepare(batch)
 
     def step():
         optimizer.zero_grad(set_to_none=True)
