@@ -3,28 +3,40 @@
 namespace lightcone {
 
 Var checkpoint(const Var& x, const std::function<Var(const Var&)>& f) {
-  Tape& outer = x.tape();
-  if (!outer.training()) return f(x);
-  Context& ctx = x.context();
+  return checkpoint(std::vector{x}, [f](const std::vector<Var>& in) { return std::vector{f(in[0])}; })[0];
+}
+
+std::vector<Var> checkpoint(const std::vector<Var>& xs,
+                            const std::function<std::vector<Var>(const std::vector<Var>&)>& f) {
+  Tape& outer = xs[0].tape();
+  if (!outer.training()) return f(xs);
+  Context& ctx = outer.context();
   const Rng before = ctx.rng();
-  Tensor y;
+  std::vector<Tensor> values, ys;
+  for (const Var& x : xs) values.push_back(x.value());
+  auto run = [f, values](Tape& tape) {
+    std::vector<Var> in;
+    for (const Tensor& value : values) in.push_back(tape.variable(value));
+    return std::pair{in, f(in)};
+  };
   {
     Tape tape(ctx, outer);
-    y = f(tape.variable(x.value())).value();
+    for (const Var& y : run(tape).second) ys.push_back(y.value());
   }
-  // The slot is recorded even if x itself wants no gradient: f's parameters do.
-  const Slot to = x.wants_grad() ? x.slot() : outer.variable(x.value()).slot();
-  return outer.record("checkpoint", y, {to},
-                      [f, to, before, &outer, value = x.value()](const Tensor& dy, Grads& grads) {
-                        Context& ctx = grads.context();
-                        const Rng after = ctx.rng();
-                        ctx.rng() = before;
-                        Tape tape(ctx, outer);
-                        const Var again = tape.variable(value);
-                        tape.backward(f(again), dy);
-                        ctx.rng() = after;
-                        if (tape.gradient(again).defined()) grads.pass(to, tape.gradient(again));
-                      });
+  // Slots are recorded even if the arguments want no gradient: f's parameters do.
+  std::vector<Slot> to;
+  for (const Var& x : xs) to.push_back(x.wants_grad() ? x.slot() : outer.variable(x.value()).slot());
+  return outer.record("checkpoint", ys, to, [run, to, before, &outer](const std::vector<Tensor>& dys, Grads& grads) {
+    Context& ctx = grads.context();
+    const Rng after = ctx.rng();
+    ctx.rng() = before;
+    Tape tape(ctx, outer);
+    const auto [in, again] = run(tape);
+    tape.backward(again, dys);
+    ctx.rng() = after;
+    for (size_t i = 0; i < in.size(); ++i)
+      if (tape.gradient(in[i]).defined()) grads.pass(to[i], tape.gradient(in[i]));
+  });
 }
 
 }  // namespace lightcone
