@@ -15,13 +15,15 @@ class LorentzNormRows {
         vectors_(vectors),
         scalars_(scalars),
         eps_(static_cast<S>(eps)),
-        buffer_(ctx, 2 * groups * (vectors + scalars) + 2 * groups) {}
+        buffer_(ctx, 2 * groups * (vectors + scalars + 1) + 4 * lanes<S>) {
+    for (int64_t i = 0; i < lanes<S>; ++i) lane_numbers_[i] = static_cast<S>(i);
+  }
 
   /// Of all groups of one token: vectors v [4, V], scalars s [N].
   template <class X, class Y>
   void forward(const X* v, const X* s, Y* yv, Y* ys) {
     const int64_t V = groups_ * vectors_, N = groups_ * scalars_;
-    S *r = inverse_norms(v, s), *rv = buffer_.data(), *rs = rv + V;
+    S *r = inverse_norms(v, s), *rv = row(0), *rs = row(1);
     spread(r, rv, rs);
     for (int p = 0; p < 4; ++p) map_row(V, yv + p * V, [&](auto at) { return at(v + p * V) * at(rv); });
     map_row(N, ys, [&](auto at) { return at(s) * at(rs); });
@@ -32,7 +34,7 @@ class LorentzNormRows {
   void backward(const X* v, const X* s, const G* dyv, const G* dys, const A* add_v, const A* add_s, D* dv, D* ds) {
     const int64_t V = groups_ * vectors_, N = groups_ * scalars_;
     S *r = inverse_norms(v, s), *m = r + groups_;
-    S *rv = buffer_.data(), *rs = rv + V, *mv = rs + N, *ms = mv + V;
+    S *rv = row(0), *rs = row(1), *mv = row(2), *ms = row(3);
     if (dyv)
       map_row(V, mv, [&](auto at) {
         return at(dyv) * at(v) + at(dyv + V) * at(v + V) + at(dyv + 2 * V) * at(v + 2 * V) +
@@ -76,33 +78,54 @@ class LorentzNormRows {
     const auto E = at(v), x = at(v + V), y = at(v + 2 * V), z = at(v + 3 * V);
     return E * E - x * x - y * y - z * z;
   }
-  /// The sum of a group's entries in a row of vector channels and one of scalar channels.
+  /// The sum of a group's entries in a row of vector channels and one of scalar channels. Heads are narrow: one register
+  /// then holds a group's, and what it reads beyond is dropped.
   S sum(const S* of_v, const S* of_s, int64_t g) const {
-    return sum_row<S>(vectors_, [&](auto at) { return at(of_v + g * vectors_); }) +
-           sum_row<S>(scalars_, [&](auto at) { return at(of_s + g * scalars_); });
+    of_v += g * vectors_, of_s += g * scalars_;
+    if (narrow()) {
+      const Vector<S> v = load(of_v), s = load(of_s), zero = {};
+      return sum_of_lanes<S>((lane_numbers_ < S(vectors_) ? v : zero) + (lane_numbers_ < S(scalars_) ? s : zero));
+    }
+    return sum_row<S>(vectors_, [&](auto at) { return at(of_v); }) +
+           sum_row<S>(scalars_, [&](auto at) { return at(of_s); });
   }
   /// A number of each group for each of its channels.
   void spread(const S* x, S* to_v, S* to_s) const {
-    for (int64_t g = 0; g < groups_; ++g) {
-      std::fill_n(to_v + g * vectors_, vectors_, x[g]);
-      std::fill_n(to_s + g * scalars_, scalars_, x[g]);
-    }
+    auto one = [this](const S* x, int64_t channels, S* to) {
+      for (int64_t g = 0; g < groups_; ++g, to += channels) {
+        if (channels <= lanes<S>)
+          store(splat(x[g]), to);  // what lies beyond is the next group's, whose turn comes
+        else
+          std::fill_n(to, channels, x[g]);
+      }
+    };
+    one(x, vectors_, to_v);
+    one(x, scalars_, to_s);
   }
   template <class X>
   S* inverse_norms(const X* v, const X* s) {
-    const int64_t V = groups_ * vectors_, N = groups_ * scalars_;
-    S *of_v = buffer_.data(), *of_s = of_v + V, *r = of_s + 2 * N + V;
-    map_row(V, of_v, [&](auto at) {
+    S *of_v = row(0), *of_s = row(1), *r = row(4);
+    map_row(groups_ * vectors_, of_v, [&](auto at) {
       const auto square = square_of(at, v);
       return square < 0 ? -square : square;
     });
-    map_row(N, of_s, [&](auto at) { return at(s) * at(s); });
-    for (int64_t g = 0; g < groups_; ++g) r[g] = 1 / std::sqrt(sum(of_v, of_s, g) / (vectors_ + scalars_) + eps_);
+    map_row(groups_ * scalars_, of_s, [&](auto at) { return at(s) * at(s); });
+    for (int64_t g = 0; g < groups_; ++g) r[g] = sum(of_v, of_s, g);
+    const S channels = vectors_ + scalars_;
+    for (int64_t g = 0; g < groups_; ++g) r[g] = 1 / std::sqrt(r[g] / channels + eps_);
     return r;
+  }
+  bool narrow() const { return vectors_ <= lanes<S> && scalars_ <= lanes<S>; }
+  /// Rows of all channels (0 and 2: of vectors, 1 and 3: of scalars) and of groups (4, twice as long), with a register of
+  /// space behind each.
+  S* row(int i) {
+    const int64_t V = groups_ * vectors_ + lanes<S>, N = groups_ * scalars_ + lanes<S>;
+    return buffer_.data() + (i + 1) / 2 * V + i / 2 * N;
   }
 
   int64_t groups_, vectors_, scalars_;  // channels of a group
   S eps_;
+  Vector<S> lane_numbers_;
   Context::Scratch<S> buffer_;
 };
 
