@@ -80,21 +80,35 @@ std::string line_of(const std::string& output, const std::string& name) {
 
 }  // namespace
 
-TEST_CASE("verify: every Transformer with identity frames agrees, in f64 and with an f32 network") {
+namespace {
+
+// Files whose names hold `network`: all agree, in f64 and with an f32 network. The number of files.
+int verify_all(const char* network, std::initializer_list<const char*> intermediates) {
   int files = 0;
   for (const auto& entry : fs::directory_iterator(golden)) {
-    if (!has(entry.path().filename().string(), "transformer_identity")) continue;
+    if (!has(entry.path().filename().string(), network)) continue;
     ++files;
     for (const char* option : {"--all", "--float32"}) {
       const Finished f = test::lightcone({"verify", entry.path().string(), option});
       INFO(f.output);
       CHECK(f.status == 0);
-      for (const char* quantity : {"out/embedding_tagging_features", "mid/net_in/inputs", "out/logits", "out/loss",
-                                   "grad/", "eval/logits", "traj/loss", "traj/grad_norm", "PASS"})
+      for (const char* quantity : {"out/embedding_tagging_features", "out/logits", "out/loss", "grad/", "eval/logits",
+                                   "traj/loss", "traj/grad_norm", "PASS"})
         CHECK(has(f.output, quantity));
+      for (const char* quantity : intermediates) CHECK(has(line_of(f.output, quantity), "ok"));
     }
   }
-  CHECK(files == 5);
+  return files;
+}
+
+}  // namespace
+
+TEST_CASE("verify: every Transformer with identity frames agrees, in f64 and with an f32 network") {
+  CHECK(verify_all("transformer_identity", {"mid/net_in/inputs"}) == 5);
+}
+
+TEST_CASE("verify: every L-GATr-slim agrees, in f64 and with an f32 network") {
+  CHECK(verify_all("slim", {"mid/net_in/vectors", "mid/net_in/scalars"}) == 5);
 }
 
 TEST_CASE("verify: one changed number is a miss, by name") {
