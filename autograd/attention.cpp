@@ -140,12 +140,22 @@ std::vector<Var> attention(const std::vector<AttentionInput>& inputs, const Tens
 
 Var cross_attention(const Var& q, const Var& kv, const Tensor& q_ptr, const Tensor& k_ptr,
                     const AttentionOptions& options) {
+  return cross_attention({{q, kv}}, q_ptr, k_ptr, options)[0];
+}
+
+std::vector<Var> cross_attention(const std::vector<CrossAttentionInput>& inputs, const Tensor& q_ptr,
+                                 const Tensor& k_ptr, const AttentionOptions& options) {
+  if (inputs.empty()) throw Error("attention: no inputs, expected at least one");
   const AttentionOptions o = complete(options);
-  const int64_t channels = channels_of("q", q.value(), Layout::scalars, o.heads);
-  if (channels_of("kv", kv.value(), Layout::scalars, 2 * o.kv_heads) != channels)
-    fail("attention", "kv has {} columns, expected {}: {} heads of {} for keys and as many for values", kv.dim(1),
-         2 * o.kv_heads * channels, o.kv_heads, channels);
-  return record({{q, kv, {Layout::scalars, o.heads, o.kv_heads, channels, false}, 0}}, q_ptr, k_ptr, o)[0];
+  std::vector<Source> sources;
+  for (const auto& [q, kv, layout, negative_parts] : inputs) {
+    const int64_t channels = channels_of("q", q.value(), layout, o.heads);
+    if (channels_of("kv", kv.value(), layout, 2 * o.kv_heads) != channels)
+      fail("attention", "kv has {} columns, expected {}: {} heads of {} for keys and as many for values", kv.dim(-1),
+           2 * o.kv_heads * channels, o.kv_heads, channels);
+    sources.push_back({q, kv, {layout, o.heads, o.kv_heads, channels, false}, negative_parts});
+  }
+  return record(sources, q_ptr, k_ptr, o);
 }
 
 }  // namespace lightcone

@@ -45,4 +45,13 @@ std::vector<Var> attention(const std::vector<AttentionInput>& inputs, const Tens
 Var cross_attention(const Var& q, const Var& kv, const Tensor& q_ptr, const Tensor& k_ptr,
                     const AttentionOptions& options);
 
+/// A share of the features, as in AttentionInput: q [Tq, 4, H C], kv [Tk, 4, 2 Hk C], y [Tq, 4, H C].
+struct CrossAttentionInput {
+  Var q, kv;
+  Layout layout = Layout::scalars;
+  uint32_t negative_parts = 0;
+};
+std::vector<Var> cross_attention(const std::vector<CrossAttentionInput>& inputs, const Tensor& q_ptr,
+                                 const Tensor& k_ptr, const AttentionOptions& options);
+
 }  // namespace lightcone

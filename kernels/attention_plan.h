@@ -146,19 +146,24 @@ class Features {
     }
   }
   /// f(place in the panel's first row, first channel, width) for runs of channels that stay within a block; whole
-  /// blocks get their width as a constant.
+  /// blocks, halves and quarters get their width as a constant.
   template <class P, class F>
   static void move(int64_t feature, int64_t channels, int64_t rows, P* panel, F&& f) {
     for (int64_t c = 0; c < channels;) {
       const int64_t at = feature + c, width = std::min(channels - c, B - at % B);
       P* place = panel + at / B * rows * B + at % B;
-      if (width == B)
-        f(place, c, std::integral_constant<int64_t, B>());
-      else if (width == B / 2)
-        f(place, c, std::integral_constant<int64_t, B / 2>());
-      else
+      auto run = [&](auto width) {
         f(place, c, width);
-      c += width;
+        c += width;
+      };
+      if (width == B)
+        run(std::integral_constant<int64_t, B>());
+      else if (width >= B / 2)
+        run(std::integral_constant<int64_t, B / 2>());
+      else if (width >= B / 4)
+        run(std::integral_constant<int64_t, B / 4>());
+      else
+        run(width);
     }
   }
   std::optional<frames_math::PanelTransform<S, B>> frames_;

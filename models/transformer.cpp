@@ -142,11 +142,11 @@ Var Transformer::operator()(const Var& x, const Tensor& ptr, const Frames& frame
   const bool local = !frames.is_identity() && !frames.is_global && !reps_.invariant();
   for (auto& block : blocks_) {
     auto run = [&block = *block, ptr, local, this](const std::vector<Var>& in) {
-      return block(in[0], ptr, local ? LocalFrames{in[1], reps_} : LocalFrames{}, config_);
+      return std::vector{block(in[0], ptr, local ? LocalFrames{in[1], reps_} : LocalFrames{}, config_)};
     };
     std::vector<Var> inputs = {h};
     if (local) inputs.push_back(frames.matrices);
-    h = config_.checkpoint_blocks ? checkpoint(inputs, run) : run(inputs);
+    h = (config_.checkpoint_blocks ? checkpoint(inputs, run) : run(inputs))[0];
   }
   return linear_out_(h);
 }

@@ -101,10 +101,9 @@ TEST_CASE("a planted include is found") {
 TEST_CASE("a family has its test and its bench") {
   // Inner steps of another family, whose test and bench reach them, and the file by which they are reached.
   const std::map<std::string, std::pair<std::string, std::string>> part_of = {
-      {"gemm", {"matmul", "kernels/linear_parts.h"}},
-      {"gemm_amx", {"matmul", "kernels/gemm.cpp"}},
-      {"amx", {"matmul", "kernels/gemm_amx.h"}},
-      {"attention_cpu", {"attention", "kernels/attention.cpp"}},
+      {"gemm", {"matmul", "kernels/linear_parts.h"}},  {"gemm_amx", {"matmul", "kernels/gemm.cpp"}},
+      {"amx", {"matmul", "kernels/gemm_amx.h"}},       {"attention_cpu", {"attention", "kernels/attention.cpp"}},
+      {"tensor_reps", {"frames", "kernels/frames.h"}},
   };
   int families = 0;
   for (const auto& file : sources("kernels")) {

@@ -5,7 +5,6 @@
 #include <fstream>
 #include <functional>
 #include <limits>
-#include <map>
 
 #include "engine/fields.h"
 #include "engine/file.h"
@@ -82,25 +81,42 @@ std::string line_of(const std::string& output, const std::string& name) {
 
 }  // namespace
 
-TEST_CASE("verify: every network agrees, in f64 and with an f32 network") {
-  std::map<std::string, int> files;
+namespace {
+
+// Files whose names start with `network`: all agree, in f64 and, unless told otherwise, with an f32 network. The number of files.
+int verify_all(const char* network, std::initializer_list<const char*> intermediates, bool float32 = true) {
+  int files = 0;
   for (const auto& entry : fs::directory_iterator(golden)) {
-    const std::string file = entry.path().filename().string();
-    if (file == "embedding.safetensors" || file == not_there.filename()) continue;
-    ++files[file.substr(0, file.find_first_of("_."))];
+    if (!entry.path().filename().string().starts_with(network)) continue;
+    ++files;
     for (const char* option : {"--all", "--float32"}) {
-      // Their gradients go through differences of large momenta: f64 alone.
-      if (option == std::string("--float32") && (has(file, "learned") || has(file, "equi"))) continue;
+      if (option == std::string("--float32") && !float32) continue;
       const Finished f = test::lightcone({"verify", entry.path().string(), option});
       INFO(f.output);
       CHECK(f.status == 0);
-      for (const char* quantity : {"out/embedding_tagging_features", "mid/net_in/inputs", "out/logits", "out/loss",
-                                   "grad/", "eval/logits", "traj/loss", "traj/grad_norm", "PASS"})
+      for (const char* quantity : {"out/embedding_tagging_features", "out/logits", "out/loss", "grad/", "eval/logits",
+                                   "traj/loss", "traj/grad_norm", "PASS"})
         CHECK(has(f.output, quantity));
+      for (const char* quantity : intermediates) CHECK(has(line_of(f.output, quantity), "ok"));
     }
   }
-  CHECK(files["transformer"] >= 17);
-  CHECK(files["equimlp"] >= 4);
+  return files;
+}
+
+}  // namespace
+
+TEST_CASE("verify: every Transformer agrees") {
+  CHECK(verify_all("transformer_identity", {"mid/net_in/inputs"}) == 4);
+  CHECK(verify_all("jc_transformer_identity", {"mid/net_in/inputs"}) == 1);
+  CHECK(verify_all("transformer_random", {"mid/net_in/inputs", "mid/frames"}) == 3);
+  // Gradients of learned frames go through differences of large momenta: f64 alone.
+  for (auto [network, count] : {std::pair{"transformer_learned", 10}, {"equimlp", 4}, {"jc_transformer_learned", 1}})
+    CHECK(verify_all(network, {"mid/net_in/inputs", "mid/equivectors", "mid/frames"}, false) == count);
+}
+
+TEST_CASE("verify: every L-GATr-slim agrees, in f64 and with an f32 network") {
+  CHECK(verify_all("slim", {"mid/net_in/vectors", "mid/net_in/scalars"}) == 4);
+  CHECK(verify_all("jc_slim", {"mid/net_in/vectors", "mid/net_in/scalars"}) == 1);
 }
 
 TEST_CASE("verify: one changed number is a miss, by name") {
