@@ -9,13 +9,13 @@ namespace lightcone {
 
 /// The parameters of one map, see kernels/equi_linear.h; Var{} where it has none.
 struct EquiLinearParameters {
-  Var weight, bias, s2mvs, s2mvs_bias, mvs2s, mvs2s_bias, s2s;
+  Var weight, bias = {}, s2mvs = {}, s2mvs_bias = {}, mvs2s = {}, mvs2s_bias = {}, s2s = {};
 };
 
 struct EquiLinearOptions {
   kernels::EquiLinearLayout layout = {};
-  Var head_scale = {};            ///< [H]: factors of the H parts of the input
-  Var residual, residual_s = {};  ///< added to the results
+  Var head_scale = {};                 ///< [H]: factors of the H parts of the input
+  Var residual = {}, residual_s = {};  ///< added to the results
   std::optional<DType> result = {};
 };
 

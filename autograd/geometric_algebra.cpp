@@ -22,6 +22,30 @@ Var extract(const Var& y, Blades blades) {
   });
 }
 
+Var scalar_part(const Var& y) {
+  check("extract", "y", y.value()).rank(3);
+  const int64_t T = y.dim(1), C = y.dim(2) / 2;
+  Tensor x = y.context().empty({T, 1, C}, y.dtype());
+  kernels::extract(y.context(), Blades::scalar, y.value(), x);
+  return y.tape().record("scalar_part", x.reshape({T, C}), {y.slot()},
+                         [=, to = y.slot()](const Tensor& dx, Grads& grads) {
+                           if (Tensor* dy = grads.want(to))
+                             kernels::embed(grads.context(), Blades::scalar, dx.reshape({T, 1, C}), *dy);
+                         });
+}
+
+Var grade_dropout(const Var& x, double p) {
+  if (!x.tape().training() || p == 0) return x;
+  check("grade_dropout", "x", x.value()).rank(3);
+  Context& ctx = x.context();
+  const Draw draw = ctx.rng().draw("dropout", x.dim(1) * x.dim(2) / 2 * 5);
+  Tensor y = ctx.empty(x.shape(), x.dtype());
+  kernels::grade_dropout(ctx, draw, p, x.value(), y);
+  return x.tape().record("grade_dropout", y, {x.slot()}, [=, to = x.slot()](const Tensor& dy, Grads& grads) {
+    if (Tensor* dx = grads.want(to)) kernels::grade_dropout(grads.context(), draw, p, dy, *dx);
+  });
+}
+
 Var geometric_product(const Var& lr, std::optional<DType> result) {
   check("geometric_product", "lr", lr.value()).rank(3);
   Tensor y = lr.context().empty({8, lr.dim(1), lr.dim(2) / 2}, result.value_or(lr.dtype()));

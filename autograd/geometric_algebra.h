@@ -14,6 +14,11 @@ using kernels::Gate;
 Var embed(const Var& x, Blades blades);    ///< [T, P, C] -> [8, T, 2C]
 Var extract(const Var& y, Blades blades);  ///< [8, T, 2C] -> [T, P, C]
 
+Var scalar_part(const Var& y);  ///< [8, T, 2C] -> [T, C]
+/// Each grade of each multivector is dropped with probability p, from the random stream "dropout"; see
+/// autograd/random.h.
+Var grade_dropout(const Var& x, double p);
+
 /// l r for lr [8, T, 4C], the two side by side.
 Var geometric_product(const Var& lr, std::optional<DType> result = {});
 /// f(scalar component) x

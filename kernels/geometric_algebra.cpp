@@ -394,6 +394,33 @@ void extract(Context& ctx, Blades blades, const Tensor& y, Tensor& x) {
   });
 }
 
+void grade_dropout(Context& ctx, const Draw& draw, double p, const Tensor& x, Tensor& y) {
+  const char* name = "grade_dropout";
+  const auto [T, C] = check_multivector(name, "x", x);
+  check(name, "y", y).like(x);
+  if (!(p >= 0 && p < 1)) fail(name, "p is {}, expected [0, 1)", p);
+  if (draw.recorded && static_cast<int64_t>(draw.recorded->size()) < 5 * T * C)
+    fail(name, "{} recorded numbers, expected {}", draw.recorded->size(), 5 * T * C);
+  const auto scope = ctx.profiler().scope(name, x.bytes() + y.bytes(), 1. * x.numel());
+  dispatch_compute(name, x.dtype(), [&, T = T, C = C](auto type) {
+    using E = typename decltype(type)::type;
+    using S = sum_type<E>;
+    const S scale = static_cast<S>(1 / (1 - p));
+    cpu::for_tokens(ctx, T, 2 * C, [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t)
+        for (int64_t c = 0; c < C; ++c) {
+          S factors[5];
+          for (int64_t k = 0; k < 5; ++k) factors[k] = draw.uniform((t * C + c) * 5 + k) >= p ? scale : S(0);
+          for (int i = 0; i < cpu::components; ++i) {
+            const int64_t at = (i / 2 * T + t) * 2 * C + i % 2 * C + c;
+            const S factor = factors[cpu::grade(cpu::component(i).blade)];
+            y.data<E>()[at] = factor == 0 ? E(0.f) : E(S(x.data<E>()[at]) * factor);
+          }
+        }
+    });
+  });
+}
+
 void geometric_product(Context& ctx, const Tensor& lr, Tensor& y) {
   const char* name = "geometric_product";
   const auto [T, twice] = check_multivector(name, "lr", lr);

@@ -71,4 +71,12 @@ void equi_norm(Context& ctx, const Tensor& x, int64_t group, double eps, Tensor&
 void equi_norm_backward(Context& ctx, const Tensor& dy, const Tensor& y, const Tensor& rstd, double eps,
                         const Tensor& add, Tensor& dx);
 
+/// Dropout of whole grades, and its own backward given the same Draw.
+///
+///     y = x / (1 - p) for the components of a grade k (0 … 4) with u[t,c,k] >= p, else 0;    u uniform in [0, 1)
+///
+/// x, y [8, T, 2C], one group; y may be x. Throws Error if p is outside [0, 1) or the Draw holds fewer recorded numbers
+/// than 5 T C.
+void grade_dropout(Context& ctx, const Draw& draw, double p, const Tensor& x, Tensor& y);
+
 }  // namespace lightcone::kernels

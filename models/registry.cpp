@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 
+#include "models/lgatr_tagger.h"
 #include "models/transformer_tagger.h"
 
 namespace lightcone {
@@ -17,6 +18,8 @@ using Make =
 // One line per network: its name in net.type, and its constructor.
 const std::map<std::string, Make>& networks() {
   static const std::map<std::string, Make> table = {
+      {"LGATr", [](auto& ctx, auto& model, auto& task, auto& embedding,
+                   DType dtype) { return std::make_unique<LGATrTagger>(ctx, model, task, embedding, dtype); }},
       {"Transformer",
        [](auto& ctx, auto& model, auto& task, auto& embedding, DType dtype) {
          return std::make_unique<TransformerTagger>(ctx, model, task, embedding, dtype);
