@@ -41,8 +41,12 @@ Var Tape::parameter(Parameter& p) {
 std::shared_ptr<const kernels::Weights> Tape::weights(const Var& w) {
   const DType products = factors(w.dtype());
   if (!w.parameter_) return std::make_shared<kernels::Weights>(w.value(), products);
+  return prepared_weights().of(*w.parameter_, products);
+}
+
+PreparedWeights& Tape::prepared_weights() {
   if (!prepared_) prepared_ = (own_prepared_ = std::make_unique<PreparedWeights>(ctx_)).get();
-  return prepared_->of(*w.parameter_, products);
+  return *prepared_;
 }
 
 Var Tape::record(const char* name, Tensor y, std::initializer_list<Slot> inputs, Backward backward) {

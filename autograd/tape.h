@@ -36,6 +36,8 @@ class Var {
   Context& context() const;
   Slot slot() const { return slot_; }
   bool wants_grad() const { return slot_.index >= 0; }
+  /// Whose value this is, or nullptr.
+  const Parameter* parameter() const { return parameter_; }
 
  private:
   friend class Tape;
@@ -43,7 +45,7 @@ class Var {
   Tensor value_;
   Tape* tape_ = nullptr;
   Slot slot_;
-  const Parameter* parameter_ = nullptr;  // whose value this is
+  const Parameter* parameter_ = nullptr;
 };
 
 /// What a backward function writes to. Kernels overwrite; only the tape adds up.
@@ -114,6 +116,7 @@ class Tape {
   /// w as the right factor of products, in bf16 under amp(). What a parameter's products need is made once per
   /// PreparedWeights.
   std::shared_ptr<const kernels::Weights> weights(const Var& w);
+  PreparedWeights& prepared_weights();
   /// Takes reordered weights from here from now on; it must outlive the tape.
   void share(PreparedWeights& prepared) { prepared_ = &prepared; }
 

@@ -23,11 +23,20 @@ class PreparedWeights {
     if (!known) known = std::make_shared<kernels::Weights>(p.value, products, &home_);
     return known;
   }
+  /// The same for any form T of weights, named by one parameter: what make(home) returns.
+  template <class T, class Make>
+  std::shared_ptr<const T> of(const Parameter& p, DType products, Make&& make) {
+    const std::lock_guard lock(mutex_);
+    auto& known = others_[{&p, products}];
+    if (!known) known = make(home_);
+    return std::static_pointer_cast<const T>(known);
+  }
 
  private:
   Context& home_;
   std::mutex mutex_;
   std::map<std::pair<const Parameter*, DType>, std::shared_ptr<const kernels::Weights>> known_;
+  std::map<std::pair<const Parameter*, DType>, std::shared_ptr<const void>> others_;
 };
 
 }  // namespace lightcone

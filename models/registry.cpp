@@ -6,6 +6,7 @@
 #include <map>
 
 #include "models/lgatr_slim_tagger.h"
+#include "models/lgatr_tagger.h"
 #include "models/transformer_tagger.h"
 
 namespace lightcone {
@@ -20,6 +21,8 @@ const std::map<std::string, Make>& networks() {
   static const std::map<std::string, Make> table = {
       {"LGATrSlim", [](auto& ctx, auto& model, auto& task, auto& embedding,
                        DType dtype) { return std::make_unique<LGATrSlimTagger>(ctx, model, task, embedding, dtype); }},
+      {"LGATr", [](auto& ctx, auto& model, auto& task, auto& embedding,
+                   DType dtype) { return std::make_unique<LGATrTagger>(ctx, model, task, embedding, dtype); }},
       {"Transformer",
        [](auto& ctx, auto& model, auto& task, auto& embedding, DType dtype) {
          return std::make_unique<TransformerTagger>(ctx, model, task, embedding, dtype);

@@ -114,6 +114,10 @@ TEST_CASE("verify: every Transformer agrees") {
     CHECK(verify_all(network, {"mid/net_in/inputs", "mid/equivectors", "mid/frames"}, false) == count);
 }
 
+TEST_CASE("verify: every L-GATr agrees, in f64 and with an f32 network") {
+  CHECK(verify_all("lgatr", {"mid/net_in/multivectors"}) == 2);
+}
+
 TEST_CASE("verify: every L-GATr-slim agrees, in f64 and with an f32 network") {
   CHECK(verify_all("slim", {"mid/net_in/vectors", "mid/net_in/scalars"}) == 4);
   CHECK(verify_all("jc_slim", {"mid/net_in/vectors", "mid/net_in/scalars"}) == 1);
