@@ -34,6 +34,10 @@ LGATrSlimTagger::LGATrSlimTagger(Context& ctx, const Json& model, const TaggingT
   if (std::find(backends.begin(), backends.end(), config_.attention_backend) == backends.end())
     fail("model", "model.attention_backend has no option '{}'; all: {} (one attention serves all of them here)",
          config_.attention_backend, fmt::join(backends, ", "));
+  if (const auto frames = config_.framesnet.find("type");
+      frames != config_.framesnet.end() && *frames != Json("IdentityFrames"))
+    fail("model", "model.framesnet is {}; L-GATr-slim is equivariant by itself and takes only identity",
+         frames->dump());
   auto derive = [](const char* name, std::optional<int64_t>& given, int64_t value) {
     if (given && *given != value)
       fail("model", "{} is {}, but the data and the options make it {}; leave it null", name, *given, value);

@@ -416,6 +416,10 @@ TEST_CASE("slim: what is refused, and the weights at the start") {
           "model: model.net.out_v_channels is 2, but the data and the options make it 0; leave it null");
   refused("in_s_channels", 3,
           "model: model.net.in_s_channels is 3, but the data and the options make it 8; leave it null");
+  CHECK_THROWS_WITH_AS(
+      LGATrSlimTagger(ctx, {{"net", Options().net}, {"framesnet", {{"type", "LearnedPDFrames"}}}}, {}, {}, DType::f32),
+      "model: model.framesnet is \"LearnedPDFrames\"; L-GATr-slim is equivariant by itself and takes only identity",
+      Error);
 
   slim::SelfAttention attention(ctx, block_options(4), DType::f64);
   for (const auto& [name, p] : attention.parameters()) {
