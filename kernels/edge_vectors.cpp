@@ -73,7 +73,7 @@ struct Sizes {
   int64_t T, jets, H, n;
 };
 
-// `mlp` is the perceptron, or with `gradients_of` its gradients, which must be as that is.
+// `mlp` is the perceptron, or all of its gradients.
 Sizes check_mlp(const char* where, const Tensor& p, const Tensor& ptr, const EdgeMlp& mlp) {
   check(where, "p", p).rank(2).columns(4).momentum();
   const int64_t T = p.dim(0), jets = check_ptr(where, "ptr", ptr, T);
@@ -148,8 +148,8 @@ void edge_vectors(Context& ctx, const Tensor& p, const Tensor& ptr, const EdgeMl
   FromDouble y(ctx, &vectors);
   dispatch_momentum(where, mlp.receiver.dtype(), [&](auto type) {
     using S = typename decltype(type)::type;
-    const edge::Input<S> in{sizes.T, sizes.jets, ptr.data<int32_t>(), momenta, perceptron<S>(mlp, sizes),
-                            o,       dropout,    std::move(pairs)};
+    const edge::Input<S> in{sizes.jets, ptr.data<int32_t>(), momenta, perceptron<S>(mlp, sizes), o,
+                            dropout,    std::move(pairs)};
     edge::forward<S>(ctx, in, y, lse.data<S>(), norm.data<double>());
   });
 }
@@ -177,8 +177,8 @@ void edge_vectors_backward(Context& ctx, const Tensor& dvectors, const Tensor& p
   FromDouble to_p(ctx, dp);
   dispatch_momentum(where, mlp.receiver.dtype(), [&](auto type) {
     using S = typename decltype(type)::type;
-    const edge::Input<S> in{sizes.T, sizes.jets, ptr.data<int32_t>(), momenta, perceptron<S>(mlp, sizes),
-                            o,       dropout,    std::move(pairs)};
+    const edge::Input<S> in{sizes.jets, ptr.data<int32_t>(), momenta, perceptron<S>(mlp, sizes), o,
+                            dropout,    std::move(pairs)};
     edge::Output<S> out{gradients.receiver.data<S>(),
                         gradients.sender.data<S>(),
                         gradients.edge.defined() ? gradients.edge.data<S>() : nullptr,

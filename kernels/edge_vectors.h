@@ -39,8 +39,11 @@ struct EdgeVectorsOptions {
   Pool aggregation = Pool::sum;  ///< over j
   bool fm_norm = true, layer_norm = true;
   double edge_mean = 0, edge_std = 1;
-  double dropout = 0;  ///< of every h before its GELU, see EdgeDropout
+  /// Every h before its GELU becomes h / (1 - dropout) where u >= dropout, else 0: for channel c in front of layer l, u is
+  /// element (l P + pair) H + c of the Draw. The P ordered pairs are counted jet by jet, i by i, j by j, without j = i.
+  double dropout = 0;
 };
+int64_t count_pairs(const Tensor& ptr);  ///< P
 
 /// The perceptron of pairs, or the gradients of all of it. H, n >= 1.
 struct EdgeMlp {
@@ -49,10 +52,7 @@ struct EdgeMlp {
   std::vector<Tensor> weights, biases;  ///< [H, H] and [H] any number of times, then [n, H] and [n]
 };
 
-/// h becomes h / (1 - dropout) where u >= dropout, else 0. u is element (l P + pair) H + c of the Draw for channel c in
-/// front of the layer l; the P ordered pairs are counted jet by jet, i by i, j by j, without j = i.
-int64_t count_pairs(const Tensor& ptr);  ///< P
-
+/// `dropout` is read if options.dropout is not 0.
 void edge_vectors(Context& ctx, const Tensor& p, const Tensor& ptr, const EdgeMlp& mlp,
                   const EdgeVectorsOptions& options, const Draw& dropout, Tensor& vectors, Tensor& lse, Tensor& norm);
 

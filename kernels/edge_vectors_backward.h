@@ -112,26 +112,22 @@ void backward(Context& ctx, const Input<S>& in, const double* dy, const double* 
         for (int64_t j = tile.begin; j < tile.end; j += senders) {
           const int64_t count = std::min(senders, tile.end - j);
           const double* p = in.p + 4 * j;
+          double f[4][W];
           pairs.set_senders(p, count);
           mlp.template forward<true>(
               j, count, pairs.edge, [&](int64_t layer, S* x) { tile.drop(layer, j, count, x); }, logits.data());
-          tile.exclude_self(j, count, logits.data());
+          tile.exclude(j, count, logits.data());
           weigh_again(in.options, n, count, log_sums.data(), logits.data(), slopes.data());
-          double dm[senders][4][W] = {}, dm_f[senders][W] = {};
           for (int64_t v = 0; v < count; ++v) {
-            double f[4][W];
             pairs.momentum(p + 4 * v, f);
             for (int64_t k = 0; k < n; ++k) {
-              const double* d = dv.data() + k * 4 * W;
-              const S* w = logits.data() + (k * count + v) * W;
+              const double *d = dv.data() + k * 4 * W, *less = dv_v.data() + k * W;
               S* slope = slopes.data() + (k * count + v) * W;
 #pragma omp simd
               for (int64_t l = 0; l < W; ++l) {
                 double d_f = 0;
                 for (int c = 0; c < 4; ++c) d_f += d[c * W + l] * f[c][l];
-                slope[l] = S(slope[l] * (d_f * pairs.inverse[v * W + l] - dv_v[k * W + l]));
-                for (int c = 0; c < 4; ++c) dm[v][c][l] += w[l] * d[c * W + l];
-                dm_f[v][l] += w[l] * d_f;
+                slope[l] = S(slope[l] * (d_f * pairs.inverse[v * W + l] - less[l]));
               }
             }
           }
@@ -141,8 +137,21 @@ void backward(Context& ctx, const Input<S>& in, const double* dy, const double* 
           if (in.mlp.edge)
             for (int64_t i = 0; i < H * count; ++i)
               vectors(de)[i % count] += in.mlp.edge[i / count] * vectors(delta)[i];
-          for (int64_t v = 0; v < count; ++v)
-            pairs.add_gradient(v, p + 4 * v, dm[v], dm_f[v], de, dp, out.p + 4 * (j + v));
+          for (int64_t v = 0; v < count; ++v) {
+            double dm[4][W] = {}, dm_f[W] = {};
+            pairs.momentum(p + 4 * v, f);
+            for (int64_t k = 0; k < n; ++k)
+              for (int c = 0; c < 4; ++c) {
+                const double* d = dv.data() + (k * 4 + c) * W;
+                const S* weight = logits.data() + (k * count + v) * W;
+#pragma omp simd
+                for (int64_t l = 0; l < W; ++l) {
+                  dm[c][l] += weight[l] * d[l];
+                  dm_f[l] += weight[l] * d[l] * f[c][l];
+                }
+              }
+            pairs.add_gradient(v, p + 4 * v, dm, dm_f, de, dp, out.p + 4 * (j + v));
+          }
         }
         mlp.finish_receivers(first, tile.end, out.receiver);
         if (out.p)

@@ -26,8 +26,9 @@ Vector<S> weigh(EdgeWeight nonlinearity, int64_t senders, S* x, Vector<S>& lse) 
   for (int64_t j = 0; j < senders; ++j) sum += vectors(x)[j];
   sum += S(1e-16);
   alignas(64) S logs[lanes<S>];
+  *vectors(logs) = sum;
   vector_math::map(
-      lanes<S>, logs, [](S v) { return vector_math::log(v); }, reinterpret_cast<const S*>(&sum));
+      lanes<S>, logs, [](S v) { return vector_math::log(v); }, logs);
   lse = top + *vectors(logs);
   return 1 / sum;
 }
@@ -55,7 +56,7 @@ void forward(Context& ctx, const Input<S>& in, double* y, S* lse, double* norm) 
         pairs.set_senders(in.p + 4 * j, count);
         mlp.template forward<false>(
             j, count, pairs.edge, [&](int64_t layer, S* x) { tile.drop(layer, j, count, x); }, logits.data());
-        tile.exclude_self(j, count, logits.data());
+        tile.exclude(j, count, logits.data());
         std::copy_n(pairs.inverse, count * W, inverse.data() + place);
         for (int64_t k = 0; k < n; ++k)
           std::copy_n(logits.data() + k * count * W, count * W, weights.data() + k * N * W + place);

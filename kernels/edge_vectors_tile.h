@@ -8,7 +8,7 @@ namespace lightcone::kernels::edge {
 /// What forward and backward read; momenta in f64.
 template <class S>
 struct Input {
-  int64_t T, jets;
+  int64_t jets;
   const int32_t* ptr;
   const double* p;
   Perceptron<S> mlp;
@@ -49,8 +49,11 @@ struct Tile {
           x[(h * count + v) * W + l] *= in.draw.uniform(element + h) < probability ? S(0) : S(1 / (1 - probability));
       }
   }
-  /// A constituent is no neighbour of itself: logits of -inf weigh nothing.
-  void exclude_self(int64_t j, int64_t count, S* logits) const {
+  /// Logits of -inf, which weigh nothing: of a constituent as its own neighbour, and of lanes that have no receiver
+  /// (an own neighbour there could outweigh all of the stand-in's).
+  void exclude(int64_t j, int64_t count, S* logits) const {
+    for (int64_t i = 0; i < in.mlp.n * count; ++i)
+      for (int64_t l = end - first; l < W; ++l) logits[i * W + l] = -S(INFINITY);
     for (int64_t i = std::max(j, first); i < std::min(j + count, first + W); ++i)
       for (int64_t k = 0; k < in.mlp.n; ++k) logits[(k * count + i - j) * W + i - first] = -S(INFINITY);
   }
