@@ -60,7 +60,18 @@ struct Table : nlohmann::ordered_map<Key, Value> {
   }
 };
 
-using Toml = toml::basic_value<toml::discard_comments, Table, std::vector>;
+/// The parser looks at the last entry of an array into which a key goes on, also where there is none.
+template <class T>
+struct Array : std::vector<T> {
+  using std::vector<T>::vector;
+  T& back() {
+    if (this->empty()) throw std::logic_error("a key goes on into an empty array");
+    return std::vector<T>::back();
+  }
+  const T& back() const { return const_cast<Array*>(this)->back(); }
+};
+
+using Toml = toml::basic_value<toml::discard_comments, Table, Array>;
 
 Json to_json(const Toml& value, const std::string& file) {
   switch (value.type()) {
@@ -153,7 +164,7 @@ Json read_toml(const std::filesystem::path& path) {
   check_depth(text, file);
   try {
     std::istringstream in(text);
-    return to_json(toml::parse<toml::discard_comments, Table, std::vector>(in, file), file);
+    return to_json(toml::parse<toml::discard_comments, Table, Array>(in, file), file);
   } catch (const toml::exception& e) {
     // what() goes on with a picture of the lines; its first line says what is wrong.
     std::string what = e.what();
