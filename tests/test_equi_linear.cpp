@@ -198,8 +198,11 @@ TEST_CASE("equi_linear: primitives and layers of the references") {
     const Multivectors y = equi_linear({embed(x, Blades::multivector), with_s ? s : Var{}}, {p});
     const Var mv = extract(y.mv, Blades::multivector);
     CHECK(relative_error(to_array(mv.value()), channel_last(load(at + "out_mv"))) < 1e-14);
-    std::vector<Var> results = {mv};
-    std::vector<Tensor> cotangents = {to_tensor(ctx, channel_last(load(at + "grad_out_mv")), DType::f64)};
+    std::vector<Var> results;
+    std::vector<Tensor> cotangents;
+    cotangents.reserve(2), results.reserve(2);
+    results.push_back(mv);
+    cotangents.push_back(to_tensor(ctx, channel_last(load(at + "grad_out_mv")), DType::f64));
     if (file.has(at + "out_s")) {
       CHECK(largest_difference(to_array(y.s.value().reshape({1, 6, 4})), load(at + "out_s")) < 1e-13);
       results.push_back(y.s);

@@ -318,3 +318,30 @@ TEST_CASE("geometric algebra: refuses bad operands") {
           extract(of({8, 3, 3}), Blades::vector));
 #undef REFUSED
 }
+
+TEST_CASE("geometric algebra: dropout takes whole grades, and its gradient the same") {
+  Context ctx(2, 5);
+  Array ones = zeros({200, 16, 3});
+  for (double& v : ones.values) v = 1;
+  Tape tape(ctx);
+  const Var x = tape.variable(to_tensor(ctx, ones, DType::f32));
+  const Var y = extract(grade_dropout(embed(x, Blades::multivector), 0.25), Blades::multivector);
+  const Array out = to_array(y.value());
+  static const int grades[] = {0, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 4}, first[] = {0, 1, 5, 11, 15};
+  int kept[5] = {};
+  for (int64_t t = 0; t < 200; ++t)
+    for (int64_t c = 0; c < 3; ++c)
+      for (int64_t i = 0; i < 16; ++i) {
+        const double value = out[(t * 16 + i) * 3 + c];
+        CHECK((value == 0 || value == doctest::Approx(4. / 3)));
+        CHECK(value == out[(t * 16 + first[grades[i]]) * 3 + c]);
+        kept[grades[i]] += i == first[grades[i]] && value != 0;
+      }
+  for (int k : kept) CHECK(std::abs(k - 450) < 55);  // five standard deviations of 600 draws
+  tape.backward(y, to_tensor(ctx, ones, DType::f32));
+  CHECK(same_bits(tape.gradient(x), y.value()));
+  Tape evaluate(ctx, Tape::Mode::evaluate);
+  const Var same = evaluate.constant(ctx.zeros({8, 2, 2}, DType::f32));
+  CHECK(grade_dropout(same, 0.5).value().raw() == same.value().raw());
+  CHECK_THROWS_WITH_AS(grade_dropout(tape.constant(same.value()), 1), "grade_dropout: p is 1, expected [0, 1)", Error);
+}

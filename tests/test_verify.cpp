@@ -80,21 +80,24 @@ std::string line_of(const std::string& output, const std::string& name) {
 
 }  // namespace
 
-TEST_CASE("verify: every Transformer with identity frames agrees, in f64 and with an f32 network") {
+TEST_CASE("verify: every Transformer with identity frames and every L-GATr agrees, in f64 and with an f32 network") {
   int files = 0;
   for (const auto& entry : fs::directory_iterator(golden)) {
-    if (!has(entry.path().filename().string(), "transformer_identity")) continue;
+    const std::string name = entry.path().filename().string();
+    const bool lgatr = name.starts_with("lgatr");
+    if (!has(name, "transformer_identity") && !lgatr) continue;
     ++files;
     for (const char* option : {"--all", "--float32"}) {
       const Finished f = test::lightcone({"verify", entry.path().string(), option});
       INFO(f.output);
       CHECK(f.status == 0);
-      for (const char* quantity : {"out/embedding_tagging_features", "mid/net_in/inputs", "out/logits", "out/loss",
-                                   "grad/", "eval/logits", "traj/loss", "traj/grad_norm", "PASS"})
+      for (const char* quantity :
+           {"out/embedding_tagging_features", lgatr ? "mid/net_in/multivectors" : "mid/net_in/inputs", "out/logits",
+            "out/loss", "grad/", "eval/logits", "traj/loss", "traj/grad_norm", "PASS"})
         CHECK(has(f.output, quantity));
     }
   }
-  CHECK(files == 5);
+  CHECK(files == 7);
 }
 
 TEST_CASE("verify: one changed number is a miss, by name") {
