@@ -40,6 +40,9 @@ LGATrTagger::LGATrTagger(Context& ctx, const Json& model, const TaggingTask& tas
   if (std::find(backends.begin(), backends.end(), config_.attention_backend) == backends.end())
     fail("model", "model.attention_backend has no option '{}'; all: {} (one attention serves all of them here)",
          config_.attention_backend, fmt::join(backends, ", "));
+  if (const auto frames = config_.framesnet.find("type");
+      frames != config_.framesnet.end() && *frames != Json("IdentityFrames"))
+    fail("model", "model.framesnet is {}; L-GATr is equivariant by itself and takes only identity", frames->dump());
   if (config_.net.in_mv_channels != 1)
     fail("model", "model.net.in_mv_channels is {}, but a token has one momentum: expected 1",
          config_.net.in_mv_channels);

@@ -62,13 +62,13 @@ TEST_CASE("lgatr: scalars of the result do not change under Lorentz transformati
           INFO(rapidity, " ", relative_error(boosted, plain));
           CHECK(relative_error(boosted, plain) < 1e-9);
         }
-      // Parity changes what maps to duals make.
+      // Parity changes what maps to duals make: invariants of four momenta at once, which are small at initial weights.
       Array mirrored = p;
       for (int64_t i = 0; i < mirrored.shape.numel(); ++i) mirrored[i] *= i % 4 ? -1 : 1;
       const double change = relative_error(to_array(logits(c, mirrored, s, jets)), plain);
       CAPTURE(duals);
       CAPTURE(change);
-      CHECK((duals ? change > 1e-7 : change < 1e-12));
+      CHECK((duals ? change > 1e-7 : change < 1e-9));
     }
 }
 
