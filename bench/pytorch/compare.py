@@ -19,9 +19,13 @@ root = here.parent.parent
 jets = root / "data" / "toptagging_mini.npz"
 
 
-def run(side, command, threads, log):
+def run(side, command, threads, log, limit=300):
     env = dict(os.environ, OMP_NUM_THREADS=str(threads))
-    done = subprocess.run(command, env=env, cwd=root, capture_output=True, text=True)
+    try:
+        done = subprocess.run(command, env=env, cwd=root, capture_output=True, text=True, timeout=limit)
+    except subprocess.TimeoutExpired:
+        print(f"{' '.join(map(str, command))}: not done after {limit} s, left out", file=sys.stderr)
+        return None
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or not lines:
         print(f"{' '.join(map(str, command))}: status {done.returncode}\n{done.stderr[-500:]}", file=sys.stderr)
@@ -55,7 +59,7 @@ def main():
     with open(f"{a.out}.jsonl", "w") as log:
         for net in a.nets.split(","):
             runs = 40 if net.endswith("k") else 7
-            slow = ["--runs", "2"] if net == "lgatr" else []
+            slow = ["--runs", "2" if net == "lgatr" else "3"] if net in ("lloca_transformer", "slim", "lgatr") else []
             sides = {
                 "eager": torch(net, *slow),
                 "f32": ours(net, runs),
