@@ -19,17 +19,20 @@ struct Perceptron {
   int64_t depth() const { return static_cast<int64_t>(layers.size()); }
 };
 
-/// Lane l of the result: the sum over all lanes of x[l].
-template <class S>
-Vector<S> sums_of_rows(Vector<S> (&x)[lanes<S>]) {
-  constexpr int64_t W = lanes<S>;
-  constexpr auto low = [](int64_t i) { return i / 2 + i % 2 * W; };
-  constexpr auto high = [](int64_t i) { return W / 2 + i / 2 + i % 2 * W; };
+/// Lane l of the result: the sum over all lanes of x[l], for as many x as a register has lanes.
+template <class S, size_t n>
+Vector<S> sums_of_rows(const Vector<S> (&x)[n]) {
+  if constexpr (n == 1) {
+    return x[0];
+  } else {
+    constexpr auto low = [](int64_t i) { return i / 2 + i % 2 * lanes<S>; };
+    constexpr auto high = [](int64_t i) { return lanes<S> / 2 + i / 2 + i % 2 * lanes<S>; };
+    Vector<S> y[n / 2];
 #pragma GCC unroll 16
-  for (int64_t n = W / 2; n; n /= 2)
-#pragma GCC unroll 16
-    for (int64_t k = 0; k < n; ++k) x[k] = shuffle<S, low>(x[k], x[k + n]) + shuffle<S, high>(x[k], x[k + n]);
-  return x[0];
+    for (size_t k = 0; k < n / 2; ++k)
+      y[k] = shuffle<S, low>(x[k], x[k + n / 2]) + shuffle<S, high>(x[k], x[k + n / 2]);
+    return sums_of_rows<S>(y);
+  }
 }
 
 /// A register of each of x[0 …), transposed.

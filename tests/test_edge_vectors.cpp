@@ -258,6 +258,16 @@ TEST_CASE("edge_vectors: degenerate momenta give finite results and gradients") 
       }
 }
 
+TEST_CASE("edge_vectors: below the bounds of masses and lengths") {
+  for (const EdgeVectorsOptions& options : all_options()) {
+    const Network net{.jets = {5, 3}, .options = options};
+    auto inputs = net.inputs();
+    for (double& v : inputs[0].values) v *= 1e-8;
+    CHECK_MESSAGE(difference(with_gradients(net, inputs, false), with_gradients(net, inputs, true)) < 1e-9,
+                  name_of(options));
+  }
+}
+
 TEST_CASE("edge_vectors: no pairs, no vectors") {
   for (const EdgeVectorsOptions& options : all_options()) {
     const Network net{.jets = {1, 1, 0, 1}, .options = options};
