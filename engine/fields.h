@@ -149,6 +149,13 @@ template <class T>
 void read_fields(const Json& json, T& value, const std::string& path) {
   fields_detail::read_value(json, value, path);
 }
+/// The same as a value of its own.
+template <class T>
+T fields_of(const Json& json, const std::string& path) {
+  T value;
+  read_fields(json, value, path);
+  return value;
+}
 
 template <class T>
 Json write_fields(T& value) {

@@ -1,7 +1,6 @@
 #pragma once
-#include "models/embedding.h"
+#include "models/equivariant_tagger.h"
 #include "models/lgatr_slim.h"
-#include "models/tagger.h"
 
 namespace lightcone {
 
@@ -21,20 +20,19 @@ struct LGATrSlimTaggerConfig {
   }
 };
 
-/// L-GATr-slim on jets: per constituent its momentum / 20 GeV as the one vector, [extra scalars, tagging features, (global-token
-/// flag)] as scalars; spurions (unscaled, scalars zero) are tokens like all others and alone break the symmetry. Logits are the
-/// average over all tokens of a jet, spurions included, or those of the global token (all zero, flag 1) in front of them.
-class LGATrSlimTagger : public Tagger {
+/// L-GATr-slim on the tokens of EquivariantTagger: the momentum as the one vector, their scalars.
+class LGATrSlimTagger : public EquivariantTagger {
  public:
   LGATrSlimTagger(Context& ctx, const Json& model, const TaggingTask& task, const EmbeddingConfig& embedding,
-                  DType dtype);
+                  DType dtype)
+      : LGATrSlimTagger(ctx, fields_of<LGATrSlimTaggerConfig>(model, "model"), task, embedding, dtype) {}
   Var operator()(Tape& tape, const JetSet& jets, Intermediates* intermediates) override;
   std::string title() const override { return "L-GATr-slim"; }
 
  private:
+  LGATrSlimTagger(Context& ctx, LGATrSlimTaggerConfig config, const TaggingTask& task, const EmbeddingConfig& embedding,
+                  DType dtype);
   LGATrSlimTaggerConfig config_;
-  EmbeddingConfig embedding_;
-  DType dtype_;
   std::unique_ptr<LGATrSlim> net_;
 };
 

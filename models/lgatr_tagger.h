@@ -1,7 +1,6 @@
 #pragma once
-#include "models/embedding.h"
+#include "models/equivariant_tagger.h"
 #include "models/lgatr.h"
-#include "models/tagger.h"
 
 namespace lightcone {
 
@@ -21,20 +20,19 @@ struct LGATrTaggerConfig {
   }
 };
 
-/// L-GATr on jets. Tokens are constituents and spurions (beams, time), which alone break the symmetry: multivectors with
-/// the momentum (of constituents divided by 20 GeV) as vector, scalars [extra scalars, tagging features, (global-token
-/// flag)]. Logits: the scalar component of the result, averaged over a jet's tokens (spurions included), or that of the
-/// global token, whose momentum and features are zero.
-class LGATrTagger : public Tagger {
+/// L-GATr on the tokens of EquivariantTagger: multivectors with the momentum as vector, their scalars. Logits are the scalar
+/// components of the result.
+class LGATrTagger : public EquivariantTagger {
  public:
-  LGATrTagger(Context& ctx, const Json& model, const TaggingTask& task, const EmbeddingConfig& embedding, DType dtype);
+  LGATrTagger(Context& ctx, const Json& model, const TaggingTask& task, const EmbeddingConfig& embedding, DType dtype)
+      : LGATrTagger(ctx, fields_of<LGATrTaggerConfig>(model, "model"), task, embedding, dtype) {}
   Var operator()(Tape& tape, const JetSet& jets, Intermediates* intermediates) override;
-  std::string title() const override { return "LGATr"; }
+  std::string title() const override { return "L-GATr"; }
 
  private:
+  LGATrTagger(Context& ctx, LGATrTaggerConfig config, const TaggingTask& task, const EmbeddingConfig& embedding,
+              DType dtype);
   LGATrTaggerConfig config_;
-  EmbeddingConfig embedding_;
-  DType dtype_;
   std::unique_ptr<LGATr> net_;
 };
 

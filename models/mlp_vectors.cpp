@@ -2,6 +2,7 @@
 
 #include <fmt/ranges.h>
 
+#include "models/options.h"
 #include "models/registry.h"
 
 namespace lightcone {
@@ -57,13 +58,8 @@ MlpVectors::~MlpVectors() = default;
 
 MlpVectors::MlpVectors(Context& ctx, const Json& options, int64_t num_vectors, int64_t num_scalars, DType dtype) {
   read_fields(options, config_, "model.framesnet.equivectors");
-  auto derived = [](const char* name, const std::optional<int64_t>& given, int64_t value) {
-    if (given && *given != value)
-      fail("model", "model.framesnet.equivectors.{} is {}, but the data and the options make it {}; leave it null",
-           name, *given, value);
-  };
-  derived("n_vectors", config_.n_vectors, num_vectors);
-  derived("num_scalars", config_.num_scalars, num_scalars);
+  derive("model.framesnet.equivectors.n_vectors", config_.n_vectors, num_vectors);
+  derive("model.framesnet.equivectors.num_scalars", config_.num_scalars, num_scalars);
   auto positive = [](const char* name, int64_t value) {
     if (value < 1 || value > 10'000)
       fail("model", "model.framesnet.equivectors.{} is {}, expected a number from 1 to 10000", name, value);

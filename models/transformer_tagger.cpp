@@ -1,42 +1,20 @@
 #include "models/transformer_tagger.h"
 
-#include <fmt/ranges.h>
-
-#include <algorithm>
-
 #include "autograd/elementwise.h"
 #include "autograd/segment.h"
+#include "models/options.h"
 
 namespace lightcone {
-
-static TransformerTaggerConfig read_config(const Json& model) {
-  TransformerTaggerConfig config;
-  read_fields(model, config, "model");
-  return config;
-}
-
-TransformerTagger::TransformerTagger(Context& ctx, const Json& model, const TaggingTask& task,
-                                     const EmbeddingConfig& embedding, DType dtype)
-    : TransformerTagger(ctx, read_config(model), task, embedding, dtype) {}
 
 TransformerTagger::TransformerTagger(Context& ctx, const TransformerTaggerConfig& config, const TaggingTask& task,
                                      const EmbeddingConfig& embedding, DType dtype)
     : LlocaTagger(ctx, config.framesnet, task, embedding, config.reference_behaviour, dtype), config_(config) {
-  auto derived = [](const char* name, const std::optional<int64_t>& given, int64_t value) {
-    if (given && *given != value)
-      fail("model", "{} is {}, but the data and the options make it {}; leave it null", name, *given, value);
-  };
-  static const std::vector<std::string> backends = {"xformers", "flex", "flash", "native", "varlen"};
-  if (std::find(backends.begin(), backends.end(), config_.attention_backend) == backends.end())
-    fail("model", "model.attention_backend has no option '{}'; all: {} (one attention serves all of them here)",
-         config_.attention_backend, fmt::join(backends, ", "));
+  check_attention_backend(config_.attention_backend);
   const int64_t in_channels = 7 + task.extra_scalars + 4 * config_.add_fourmomenta_backbone + !config_.mean_aggregation;
-  derived("model.in_channels", config_.in_channels, in_channels);
-  derived("model.net.in_channels", config_.net.in_channels, in_channels);
-  derived("model.out_channels", config_.out_channels, task.num_outputs);
-  derived("model.net.out_channels", config_.net.out_channels, task.num_outputs);
-  config_.net.in_channels = in_channels;
-  config_.net.out_channels = task.num_outputs;
+  derive("model.in_channels", config_.in_channels, in_channels);
+  derive("model.net.in_channels", config_.net.in_channels, in_channels);
+  derive("model.out_channels", config_.out_channels, task.num_outputs);
+  derive("model.net.out_channels", config_.net.out_channels, task.num_outputs);
   net_ = std::make_unique<Transformer>(ctx, config_.net, dtype);
   add("net", *net_);
 }

@@ -27,7 +27,8 @@ struct TransformerTaggerConfig {
 class TransformerTagger : public LlocaTagger {
  public:
   TransformerTagger(Context& ctx, const Json& model, const TaggingTask& task, const EmbeddingConfig& embedding,
-                    DType dtype);
+                    DType dtype)
+      : TransformerTagger(ctx, fields_of<TransformerTaggerConfig>(model, "model"), task, embedding, dtype) {}
   Var operator()(Tape& tape, const JetSet& jets, Intermediates* intermediates) override;
   std::string title() const override { return "Transformer"; }
 
