@@ -4,8 +4,8 @@
 
 namespace lightcone {
 
-/// How features in a tensor representation change from one local frame to another. With identity frames, the only ones of this version,
-/// nothing changes; what remains is the state-dict entry of the references: which components are odd under parity, [1, dim] bool.
+/// The state-dict entry that the references have wherever features change from one local frame to another: which
+/// components of the representation are odd under parity, [1, dim] bool. What moves them is in kernels/frames.h.
 struct FrameTransform : Module {
   Buffer parity_odd;
   FrameTransform(Context& ctx, const TensorReps& reps);

@@ -82,7 +82,9 @@ Frames RandomFrames::operator()(const Var& fourmomenta, const Var&, const Tensor
   if (!tape.training()) return {};
   Context& ctx = tape.context();
   const int64_t T = fourmomenta.dim(0), B = ptr.dim(0) - 1;
-  const int64_t count = !config_.is_global ? T : one_for_the_batch_ ? 1 : B;
+  // Tokens that share a frame are consecutive: those of the batch, of a jet, or each by itself.
+  const bool whole_batch = config_.is_global && one_for_the_batch_, by_jets = config_.is_global && !whole_batch;
+  const int64_t count = whole_batch ? 1 : by_jets ? B : T;
   const Draw draw = ctx.rng().draw("random_frames", 16 * count);
   Tensor matrices = ctx.empty({T, 4, 4}, DType::f64);
   const int32_t* rows = ptr.data<int32_t>();
@@ -95,13 +97,7 @@ Frames RandomFrames::operator()(const Var& fourmomenta, const Var&, const Tensor
       for (int64_t i = 0; i < 3; ++i) u[i] = draw.uniform53(16 * m + i), n[i] = draw.normal(16 * m + 8 + i);
       matrix = random_transform(config_.transform_type, config_.std_eta, u, n);
     }
-    const bool one_jet = config_.is_global && !one_for_the_batch_;
-    const int64_t begin = one_jet             ? rows[m]
-                          : config_.is_global ? 0
-                                              : m,
-                  end = one_jet             ? rows[m + 1]
-                        : config_.is_global ? T
-                                            : m + 1;
+    const int64_t begin = by_jets ? rows[m] : m, end = whole_batch ? T : by_jets ? rows[m + 1] : m + 1;
     for (int64_t t = begin; t < end; ++t) std::copy_n(matrix.data(), 16, matrices.data<double>() + 16 * t);
   }
   return {tape.constant(matrices), config_.is_global};

@@ -143,3 +143,20 @@ TEST_CASE("steps of one size ask the system for memory only at the start") {
   CHECK(workers.memory().in_use == before.in_use);
   CHECK(workers.memory().calls > before.calls);
 }
+
+TEST_CASE("what the parts of a batch observe is added up, averaged by weight, or the largest") {
+  Context ctx(2);
+  Workers workers(ctx);
+  Parameter p;
+  p.value = ctx.zeros({1}, DType::f64);
+  const BatchResult result = batch_gradient(workers, 3, [&](Tape& tape, int64_t part) {
+    const auto x = static_cast<double>(part);
+    tape.observe("sum", x + 1, Observation::sum);
+    tape.observe("mean", x, Observation::mean, x + 1);
+    tape.observe("max", -x, Observation::max);
+    if (part == 1) tape.observe("once", 7, Observation::mean, 5);
+    return tape.parameter(p);
+  });
+  const std::map<std::string, double> expected = {{"sum", 6}, {"mean", 8. / 6}, {"max", 0}, {"once", 7}};
+  CHECK(result.observed == expected);
+}
