@@ -20,9 +20,15 @@ struct Network {
   Json framesnet = Json::object();  ///< further options
   DType dtype = DType::f64;
   const char* reps = "2x0n+1x1n+1x2n";
+  bool checkpoints = false;
 
   std::unique_ptr<Tagger> make(Context& ctx) const {
-    Json json = {{"net", {{"type", "Transformer"}, {"attn_reps", reps}, {"num_blocks", 2}, {"num_heads", 2}}},
+    Json json = {{"net",
+                  {{"type", "Transformer"},
+                   {"attn_reps", reps},
+                   {"num_blocks", 2},
+                   {"checkpoint_blocks", checkpoints},
+                   {"num_heads", 2}}},
                  {"framesnet", framesnet}};
     json["framesnet"]["type"] = frames;
     return make_tagger(ctx, json, {}, embedding, dtype);
@@ -232,4 +238,25 @@ TEST_CASE("a jet's score depends neither on its batch mates nor on their order")
         }
       }
     }
+}
+
+TEST_CASE("gradients are the same with recomputed blocks, those of the frames network among them") {
+  std::vector<Array> expected;
+  for (bool checkpoints : {false, true}) {
+    Network network{"LearnedPDFrames"};
+    network.checkpoints = checkpoints;
+    Context ctx(2, 1);
+    auto tagger = network.make(ctx);
+    const JetSet jets = toy_jets(ctx, lengths, 3);
+    tagger->standardise(ctx, jets);
+    Tape tape(ctx);
+    const Var y = (*tagger)(tape, jets);
+    tape.backward(bce_with_logits(y, ctx.zeros(y.shape(), DType::f64)));
+    size_t i = 0;
+    for (const auto& [name, p] : tagger->parameters()) {
+      const Array gradient = to_array(p->grad);
+      if (!checkpoints) expected.push_back(gradient);
+      CHECK_MESSAGE(largest_difference(gradient, expected[i++]) <= 1e-12, name);
+    }
+  }
 }
