@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "kernels/gated_mlp_amx.h"
 #include "kernels/gated_unit_rows.h"
 #include "kernels/linear_parts.h"
 #include "kernels/lorentz_norm_rows.h"
@@ -36,9 +37,22 @@ class Perceptron {
   // y = x + down(unit(up(normed))) for n tokens of any number.
   void forward(int64_t n, const Sum* normed, const W* x, W* y) {
     const auto& down = w_.down->of_transpose<P>(ctx_);
+#if defined(__AMX_BF16__)
+    if constexpr (has_tiles)
+      if (Tiled::fits(up_, down)) {
+        Tiled tiled(ctx_, K_, H_, f_, false);
+        auto result = ctx_.scratch<float>(Tiled::most_rows * K_);
+        for_blocks(n, Tiled::most_rows / parts, [&](int64_t begin, int64_t count) {
+          const int64_t at = begin * parts * K_;
+          tiled.forward(count * parts, normed + at, up_, up_bias_.data(), down, down_bias_.data(), result.data());
+          map_row(count * parts * K_, y + at, [&](auto part) { return part(x + at) + part(result.data()); });
+        });
+        return;
+      }
+#endif
     Hidden hidden(*this);
     auto result = ctx_.scratch<Sum>(block * parts * K_);
-    for_blocks(n, [&](int64_t begin, int64_t count) {
+    for_blocks(n, block, [&](int64_t begin, int64_t count) {
       const int64_t rows = count * parts, at = begin * parts * K_;
       hidden.compute(*this, count, normed + at, nullptr);
       gated::apply<parts>(count, H_, hidden.pre.data(), hidden.gate.data(), hidden.result.data());
@@ -49,11 +63,20 @@ class Perceptron {
 
   // The sums of the gradients of weights; those of one segment are added to as its blocks come.
   struct Sums {
+    int64_t K, H;
+    W* out;
+    bool is_turned;
+    Context::Scratch<W> turned;  // [K, inputs * H]
     TokenSum<W> up, up_bias, down, down_bias;
     bool has_up, has_up_bias, has_down, has_down_bias;
-    Sums(Context& ctx, const Segments& segments, int64_t K, int64_t H, Tensor* d_up, Tensor* d_up_bias, Tensor* d_down,
+    Sums(Context& ctx, const Segments& segments, const Perceptron& p, Tensor* d_up, Tensor* d_up_bias, Tensor* d_down,
          Tensor* d_down_bias)
-        : up(ctx, segments, inputs * H * K, data<W>(d_up)),
+        : K(p.K_),
+          H(p.H_),
+          out(data<W>(d_up)),
+          is_turned(out && p.turned()),
+          turned(ctx, is_turned ? inputs * H * K : 0),
+          up(ctx, segments, inputs * H * K, is_turned ? turned.data() : out),
           up_bias(ctx, segments, inputs * H, data<W>(d_up_bias)),
           down(ctx, segments, K * H, data<W>(d_down)),
           down_bias(ctx, segments, K, data<W>(d_down_bias)),
@@ -63,15 +86,34 @@ class Perceptron {
           has_down_bias(d_down_bias) {}
     void finish() {
       for (auto* sum : {&up, &up_bias, &down, &down_bias}) sum->finish();
+      if (is_turned)
+        for (int64_t i = 0; i < inputs * H; ++i)
+          for (int64_t k = 0; k < K; ++k) out[i * K + k] = turned[k * inputs * H + i];
     }
   };
 
   // d normed = the gradient through everything behind it, for n tokens of segment s.
   void backward(int64_t n, const Sum* normed, const W* dy, Sums& sums, int64_t s, bool first, Sum* dnormed) {
     const auto &to_hidden = w_.down->of_weights<P>(ctx_), &to_x = w_.up->of_weights<P>(ctx_);
+#if defined(__AMX_BF16__)
+    if constexpr (has_tiles)
+      if (turned()) {
+        Tiled tiled(ctx_, K_, H_, f_, true);
+        for_blocks(n, Tiled::most_rows / parts, [&](int64_t begin, int64_t count) {
+          const int64_t rows = count * parts, at = begin * parts * K_;
+          const bool fresh = first && begin == 0;
+          if (sums.has_down_bias) add_rows(rows, K_, dy + at, fresh, sums.down_bias.of(s));
+          auto of = [&](bool wanted, TokenSum<W>& sum) { return wanted ? sum.of(s) : nullptr; };
+          tiled.backward(rows, normed + at, dy + at, up_, up_bias_.data(), to_hidden, to_x, fresh,
+                         of(sums.has_up, sums.up), of(sums.has_up_bias, sums.up_bias), of(sums.has_down, sums.down),
+                         dnormed + at);
+        });
+        return;
+      }
+#endif
     Hidden hidden(*this);
     auto slope = ctx_.scratch<Sum>(block * H_), dhidden = ctx_.scratch<Sum>(block * parts * H_);
-    for_blocks(n, [&](int64_t begin, int64_t count) {
+    for_blocks(n, block, [&](int64_t begin, int64_t count) {
       const int64_t rows = count * parts, at = begin * parts * K_;
       const bool fresh = first && begin == 0;
       const W* g = dy + at;
@@ -109,8 +151,20 @@ class Perceptron {
   };
 
   template <class F>
-  static void for_blocks(int64_t n, F&& f) {
-    for (int64_t begin = 0; begin < n; begin += block) f(begin, std::min(block, n - begin));
+  static void for_blocks(int64_t n, int64_t size, F&& f) {
+    for (int64_t begin = 0; begin < n; begin += size) f(begin, std::min(size, n - begin));
+  }
+
+#if defined(__AMX_BF16__)
+  static constexpr bool has_tiles = std::is_same_v<W, float>;
+  using Tiled = gated::TiledPerceptron<parts, std::conditional_t<has_tiles, P, float>>;
+#endif
+  /// Whether the gradient of `up` is summed turned, [K, inputs * H].
+  bool turned() const {
+#if defined(__AMX_BF16__)
+    if constexpr (has_tiles) return Tiled::fits(up_, w_.down->template of_transpose<P>(ctx_));
+#endif
+    return false;
   }
 
   Context& ctx_;
@@ -170,11 +224,11 @@ void gated_mlp_backward(Context& ctx, const Sizes& n, const W* dyv, const W* dys
   Tensor* none = nullptr;
   if (dyv) {
     of_vectors.emplace(ctx, vectors, f), vectors.down->of_weights<P>(ctx), vectors.up->of_weights<P>(ctx);
-    sums_v.emplace(ctx, segments, n.V, Hv, g.up_v, none, g.down_v, none);
+    sums_v.emplace(ctx, segments, *of_vectors, g.up_v, none, g.down_v, none);
   }
   Scalars of_scalars(ctx, scalars, f);
   scalars.down->of_weights<P>(ctx), scalars.up->of_weights<P>(ctx);
-  typename Scalars::Sums sums_s(ctx, segments, n.S, Hs, g.up_s, g.up_bias, g.down_s, g.down_bias);
+  typename Scalars::Sums sums_s(ctx, segments, of_scalars, g.up_s, g.up_bias, g.down_s, g.down_bias);
   W *dv = g.dv->template data<W>(), *ds = g.ds->template data<W>();
   parallel_chunks(ctx, n.T, segments.size, [&](int64_t segment, int64_t segment_begin, int64_t segment_end) {
     Normed<Sum> normed(ctx, n, block, eps);

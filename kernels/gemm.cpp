@@ -86,7 +86,7 @@ class Rounded {
 // Whether tiles of 32 x 32 are to multiply matrices of which one is n x k.
 template <class P>
 bool amx_pays(int64_t n, int64_t k) {
-  constexpr int64_t least = std::is_same_v<P, bf16> ? 0 : 64;  // smaller ones are faster as they are
+  constexpr int64_t least = std::is_same_v<P, bf16> ? 0 : 32;  // smaller ones are faster as they are
   return amx_available() && std::min(n, k) >= least;
 }
 #endif
@@ -115,6 +115,13 @@ Panels<P>::Panels(Context& ctx, int64_t n, int64_t k, const In* b, bool transpos
   }
 }
 
+template <class P>
+const bf16* Panels<P>::tiles() const {
+  return storage_.dtype() == DType::bf16 ? storage_.data<bf16>() : nullptr;
+}
+template const bf16* Panels<float>::tiles() const;
+template const bf16* Panels<bf16>::tiles() const;
+
 template <class P, class In, class Out>
 void multiply(Context& ctx, int64_t rows, const In* a, const Panels<P>& b, int64_t first, int64_t last,
               const sum_type<P>* bias, Out* c) {
@@ -122,11 +129,10 @@ void multiply(Context& ctx, int64_t rows, const In* a, const Panels<P>& b, int64
   const int64_t n = b.n(), k = b.k();
 #if defined(__AMX_BF16__)
   if constexpr (!std::is_same_v<P, double>)
-    if (b.storage().dtype() == DType::bf16) {
+    if (const bf16* tiles = b.tiles()) {
       auto left = ctx.scratch<bf16>(tiled::left_size<P>(rows, k));
       tiled::pack_left<P>(rows, k, a, left.data());
-      return tiled::multiply<P>(rows, k, left.data(), b.storage().template data<bf16>(), first, last, n, bias, false,
-                                c);
+      return tiled::multiply<P>(rows, k, left.data(), tiles, first, last, n, bias, false, c);
     }
 #endif
   if constexpr (std::is_same_v<P, bf16>) {

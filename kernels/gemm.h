@@ -22,6 +22,8 @@ class Panels {
   int64_t n() const { return n_; }
   int64_t k() const { return k_; }
   const Tensor& storage() const { return storage_; }
+  /// The right factor of gemm_amx.h if that is what multiplies, else null.
+  const bf16* tiles() const;
 
  private:
   int64_t n_, k_;

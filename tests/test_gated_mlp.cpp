@@ -17,9 +17,11 @@ namespace {
 struct Size {
   int64_t T, V, S, Hv, Hs;
 };
-// Around the blocks of tokens (32 for vectors, 128) and the segments (1024); as in tag_slim.
+// Around the blocks of tokens (32 for vectors, 128) and the segments (1024); then as AMX tiles take them: hidden channels
+// in 32s, as in tag_slim, and the others anyhow.
 const std::vector<Size> sizes = {{0, 3, 5, 2, 4}, {1, 1, 1, 1, 1},    {33, 4, 7, 5, 6},    {129, 2, 8, 3, 4},
-                                 {2, 3, 4, 0, 0}, {1100, 2, 3, 2, 2}, {40, 32, 96, 64, 96}};
+                                 {2, 3, 4, 0, 0}, {1100, 2, 3, 2, 2}, {40, 32, 96, 64, 96},
+                                 {1100, 36, 41, 32, 64}};
 
 /// v, s, up_v, down_v, up_s, up_bias, down_s, down_bias; of vectors only v if they have no weights.
 std::vector<Array> inputs(Size n, bool vectors) {
@@ -113,8 +115,9 @@ TEST_CASE("gated_mlp is its parts, for every function") {
 }
 
 TEST_CASE("gated_mlp has the same bits for any number of threads, and a token's do not depend on the others") {
-  for (bool amp : {false, true}) {
-    const std::vector<Array> arrays = inputs({2300, 6, 10, 8, 12}, true);
+  const Size narrow{2300, 6, 10, 8, 12}, wide{2300, 32, 33, 32, 64};
+  for (auto [amp, size] : {std::pair(false, narrow), {true, narrow}, {false, wide}, {true, wide}}) {
+    const std::vector<Array> arrays = inputs(size, true);
     std::vector<std::vector<Tensor>> all;
     for (int threads : {1, 2, 5}) {
       Context ctx(threads);
