@@ -19,9 +19,8 @@ struct Size {
 };
 // Around the blocks of tokens (32 for vectors, 128) and the segments (1024); then as AMX tiles take them: hidden channels
 // in 32s, as in tag_slim, and the others anyhow.
-const std::vector<Size> sizes = {{0, 3, 5, 2, 4}, {1, 1, 1, 1, 1},    {33, 4, 7, 5, 6},    {129, 2, 8, 3, 4},
-                                 {2, 3, 4, 0, 0}, {1100, 2, 3, 2, 2}, {40, 32, 96, 64, 96},
-                                 {1100, 36, 41, 32, 64}};
+const std::vector<Size> sizes = {{0, 3, 5, 2, 4}, {1, 1, 1, 1, 1},    {33, 4, 7, 5, 6},     {129, 2, 8, 3, 4},
+                                 {2, 3, 4, 0, 0}, {1100, 2, 3, 2, 2}, {40, 32, 96, 64, 96}, {1100, 36, 41, 32, 64}};
 
 /// v, s, up_v, down_v, up_s, up_bias, down_s, down_bias; of vectors only v if they have no weights.
 std::vector<Array> inputs(Size n, bool vectors) {
