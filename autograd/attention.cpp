@@ -41,6 +41,9 @@ struct Source {
 /// Channels per head in a last axis that holds `heads` of them.
 int64_t channels_of(const char* argument, const Tensor& tensor, Layout layout, int64_t heads) {
   check("attention", argument, tensor).rank(layout == Layout::scalars ? 2 : 3).compute();
+  if (layout == Layout::heads && (tensor.dim(0) != heads || tensor.dim(2) == 0))
+    fail("attention", "{} has shape {}, expected {} heads of 1 feature or more", argument, tensor.shape(), heads);
+  if (layout == Layout::heads) return tensor.dim(2);
   const int64_t columns = tensor.dim(-1);
   if (columns == 0 || columns % heads)
     fail("attention", "{} has {} columns, expected a multiple of {} heads", argument, columns, heads);
@@ -65,7 +68,10 @@ std::vector<Var> record(const std::vector<Source>& sources, const Tensor& q_ptr,
   int64_t head_size = 0;
   for (const Source& s : sources) {
     Shape shape = s.q.shape();
-    shape[-1] = s.columns.heads * s.columns.channels;
+    if (s.columns.layout == Layout::heads)
+      shape[0] = s.columns.heads;
+    else
+      shape[-1] = s.columns.heads * s.columns.channels;
     ys.push_back(ctx.empty(shape, s.q.dtype()));
     segments.push_back({s.columns.q(s.q.value()),
                         s.columns.k(s.kv.value()),

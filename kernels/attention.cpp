@@ -11,6 +11,18 @@ namespace lightcone::kernels {
 
 HeadView head_view(const Tensor& tensor, Layout layout, int64_t column, int64_t heads, int64_t channels) {
   check("attention", "a view", tensor).rank(layout == Layout::scalars ? 2 : 3);
+  if (layout == Layout::heads) {
+    const int64_t rows = tensor.dim(1), first = channels > 0 ? column / channels : 0;
+    if (channels < 1 || tensor.dim(2) != channels || column < 0 || heads < 1 || first + heads > tensor.dim(0))
+      fail("attention", "{} heads of {} channels from head {} are not in {}", heads, channels, first, tensor.shape());
+    return {.tensor = tensor,
+            .rows = rows,
+            .heads = heads,
+            .channels = channels,
+            .offset = first * rows * channels,
+            .row_stride = channels,
+            .head_stride = rows * channels};
+  }
   const int64_t columns = tensor.dim(-1);
   if (column < 0 || heads < 1 || channels < 1 || column + heads * channels > columns)
     fail("attention", "{} heads of {} channels from column {} do not fit into {} columns", heads, channels, column,

@@ -8,9 +8,10 @@ namespace lightcone::kernels {
 
 /// How the features of a token lie in memory. P is the number of components of a Lorentz object, C of channels.
 enum class Layout : uint8_t {
-  scalars,      ///< [T, C]
-  vectors,      ///< [T, P, C], P = 4 for four-vectors
-  multivectors  ///< [P, T, C], P = 16, by blade
+  scalars,       ///< [T, C]
+  vectors,       ///< [T, P, C], P = 4 for four-vectors
+  multivectors,  ///< [P, T, C], P = 16, by blade
+  heads          ///< [heads, T, C]: the features of each head in one piece
 };
 
 /// The heads inside a tensor. Row t, head h, component p, channel c is element
@@ -26,7 +27,7 @@ struct HeadView {
 };
 
 /// Heads h at the columns [column + h channels, column + (h + 1) channels) of the last axis: q, k, v in a fused
-/// projection start at columns 0, H C and (H + Hk) C.
+/// projection start at columns 0, H C and (H + Hk) C. Of Layout::heads, the heads from column / channels on.
 HeadView head_view(const Tensor& tensor, Layout layout, int64_t column, int64_t heads, int64_t channels);
 
 /// Parts p with bit p set count negatively in <q, k>: the metric (+,-,-,-) of four-vectors.

@@ -86,8 +86,8 @@ class Rounded {
 // Whether tiles of 32 x 32 are to multiply matrices of which one is n x k.
 template <class P>
 bool amx_pays(int64_t n, int64_t k) {
-  constexpr int64_t least = std::is_same_v<P, bf16> ? 0 : 32;  // smaller ones are faster as they are
-  return amx_available() && std::min(n, k) >= least;
+  // Smaller ones are faster as they are in f32.
+  return amx_available() && (std::is_same_v<P, bf16> || (std::min(n, k) >= 32 && n * k >= 32 * 96));
 }
 #endif
 

@@ -6,8 +6,8 @@
 /// summed as they are; for bf16, factors that are not bf16 are rounded to it, and sums are f32. Every element of a result
 /// is one sum in a fixed order: its bits depend neither on the number of rows of a, nor on how the work is cut.
 ///
-/// Where the CPU has AMX tiles, bf16 goes through them, and so does f32 if b has 64 rows and columns or more (for
-/// multiply_tokens: c). An f32 factor is then the sum of three bf16 parts, of whose nine products the six largest are
+/// Where the CPU has AMX tiles, bf16 goes through them, and so does f32 if b (for multiply_tokens: c) has 32 rows
+/// and columns and 3072 elements or more. An f32 factor is then the sum of three bf16 parts, of whose nine products the six largest are
 /// summed in f32: twice the speed, with an error that is below that of f32 multiply-adds in their order. Only factors
 /// at the ends of f32's range, below 1e-33 or infinite, do worse: the former lose digits, the latter give NaN.
 namespace lightcone::kernels::gemm {

@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -74,6 +75,36 @@ inline void store(Vector<float> x, bf16* to) {
   const auto bits = (Vector<uint32_t>)x;
   const Vector<uint32_t> rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16, nan = bits >> 16 | 0x40u;
   *reinterpret_cast<Halves*>(to) = __builtin_convertvector(x == x ? rounded : nan, Halves);
+}
+
+/// The first n <= lanes elements, zeros behind them, and back.
+template <class S, class T>
+Vector<S> load_some(const T* x, int64_t n) {
+#if defined(__AVX512DQ__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+  const auto mask = static_cast<__mmask16>((1u << n) - 1);
+  if constexpr (std::is_same_v<T, float>) return (Vector<S>)_mm512_maskz_loadu_ps(mask, x);
+  if constexpr (std::is_same_v<T, bf16>) {
+    const __m256i some = _mm256_maskz_loadu_epi16(mask, x);
+    return load(reinterpret_cast<const bf16*>(&some));
+  }
+#endif
+  S all[lanes<S>] = {};
+  for (int64_t i = 0; i < n; ++i) all[i] = static_cast<S>(x[i]);
+  return load(all);
+}
+template <class S, class T>
+void store_some(Vector<S> x, T* to, int64_t n) {
+  T all[lanes<S>];
+#if defined(__AVX512DQ__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+  const auto mask = static_cast<__mmask16>((1u << n) - 1);
+  if constexpr (std::is_same_v<T, float>) return _mm512_mask_storeu_ps(to, mask, (__m512)x);
+  if constexpr (std::is_same_v<T, bf16>) {
+    store(x, all);
+    return _mm256_mask_storeu_epi16(to, mask, *reinterpret_cast<const __m256i*>(all));
+  }
+#endif
+  store(x, all);
+  std::copy_n(all, n, to);
 }
 
 /// The sum of all lanes: of neighbours, of neighbouring pairs, and so on.

@@ -5,8 +5,8 @@
 #include "autograd/attention.h"
 #include "autograd/gated_mlp.h"
 #include "autograd/gated_unit.h"
+#include "autograd/heads_projection.h"
 #include "autograd/matmul.h"
-#include "autograd/normed_projection.h"
 #include "autograd/random.h"
 
 namespace lightcone::slim {
@@ -78,20 +78,25 @@ void order_heads(Linear& linear, int64_t which, int64_t heads, Channels head) {
   linear.linear_s.weight.rows = linear.linear_s.bias.rows = rows(head.scalars);
 }
 
-/// `which` times the heads, normalised each for itself.
-LorentzVar project(const LorentzVar& x, Linear& linear, int64_t groups, bool normalise) {
+ProjectionWeights weights(Tape& tape, Linear& linear) {
+  return {tape.parameter(linear.weight_v), tape.parameter(linear.linear_s.weight),
+          tape.parameter(linear.linear_s.bias)};
+}
+
+/// `which` times the heads, normalised each for itself; those of keys lowered.
+Var to_heads(const LorentzVar& x, Linear& linear, HeadGroups groups, bool normalise) {
   Tape& tape = x.scalars.tape();
-  auto parameter = [&](Parameter& p) { return tape.parameter(p); };
-  return normed_projection(
-      x, {parameter(linear.weight_v), parameter(linear.linear_s.weight), parameter(linear.linear_s.bias)},
+  return project_to_heads(
+      x, weights(tape, linear),
       {.groups = groups, .normalise = normalise, .eps = norm_eps, .result = tape.factors(x.scalars.dtype())});
 }
 
 /// The heads' results to the width of x, and added to it.
-LorentzVar finish(const std::vector<Var>& mixed, Linear& linear_out, const LorentzVar& x, double p) {
-  const LorentzVar heads{mixed[0], mixed[1]};
-  if (p == 0 || !x.scalars.tape().training()) return linear_out.residual(heads, x);
-  return sum(x, dropout(linear_out(heads), p));
+LorentzVar from_heads(const Var& mixed, Linear& linear, const LorentzVar& x, double p) {
+  Tape& tape = mixed.tape();
+  const bool drops = p > 0 && tape.training();
+  const LorentzVar y = project_from_heads(mixed, weights(tape, linear), drops ? LorentzVar{} : x);
+  return drops ? sum(x, dropout(y, p)) : y;
 }
 
 Buffer metric(Context& ctx, DType dtype) { return {ctx.of({4}, dtype, std::vector<double>{1, -1, -1, -1})}; }
@@ -110,10 +115,9 @@ SelfAttention::SelfAttention(Context& ctx, const BlockOptions& o, DType dtype)
 }
 
 LorentzVar SelfAttention::operator()(const LorentzVar& x, const Tensor& ptr) {
-  const LorentzVar qkv = project(x, linear_in_, 3 * options_.num_heads, true);
-  const auto mixed = attention({{qkv.vectors, Layout::vectors, kernels::minkowski_signs}, {qkv.scalars}}, ptr,
-                               {.heads = options_.num_heads});
-  return finish(mixed, linear_out_, x, options_.dropout());
+  const int64_t H = options_.num_heads;
+  const Var qkv = to_heads(x, linear_in_, {.count = 3 * H, .lowered_begin = H, .lowered_end = 2 * H}, true);
+  return from_heads(attention({{qkv, Layout::heads}}, ptr, {.heads = H})[0], linear_out_, x, options_.dropout());
 }
 
 CrossAttention::CrossAttention(Context& ctx, const BlockOptions& o, Channels condition, DType dtype)
@@ -132,12 +136,11 @@ CrossAttention::CrossAttention(Context& ctx, const BlockOptions& o, Channels con
 
 LorentzVar CrossAttention::operator()(const LorentzVar& x, const Tensor& ptr, const LorentzVar& condition,
                                       const Tensor& condition_ptr) {
-  const LorentzVar q = project(x, linear_in_q_, options_.num_heads, true),
-                   kv = project(condition, linear_in_kv_, 2 * options_.num_heads, false);
-  const auto mixed =
-      cross_attention({{q.vectors, kv.vectors, Layout::vectors, kernels::minkowski_signs}, {q.scalars, kv.scalars}},
-                      ptr, condition_ptr, {.heads = options_.num_heads});
-  return finish(mixed, linear_out_, x, options_.dropout());
+  const int64_t H = options_.num_heads;
+  const Var q = to_heads(x, linear_in_q_, {.count = H}, true),
+            kv = to_heads(condition, linear_in_kv_, {.count = 2 * H, .lowered_begin = 0, .lowered_end = H}, false);
+  return from_heads(cross_attention({{q, kv, Layout::heads}}, ptr, condition_ptr, {.heads = H})[0], linear_out_, x,
+                    options_.dropout());
 }
 
 Mlp::Mlp(Context& ctx, const BlockOptions& o, DType dtype) : options_(o) {

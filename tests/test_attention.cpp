@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "tests/support/bits.h"
 #include "tests/support/naive_attention.h"
 
 using namespace lightcone;
@@ -54,6 +55,36 @@ TEST_CASE("attention over vectors, multivectors and scalars") {
                     return attention({{x[0], Layout::multivectors, blades}, {x[1]}}, to_ptr(x[0].context(), ptr), o);
                   },
               .oracle = Naive{ptr, ptr, o, {Layout::multivectors, Layout::scalars}, {blades, 0}}});
+  }
+}
+
+TEST_CASE("attention of heads that lie in one piece is that of columns") {
+  Context ctx(2);
+  const int64_t T = 37, C = 5;
+  const Tensor ptr = to_ptr(ctx, offsets({3, 0, 1, 33}));
+  for (int64_t kv_heads : {4, 1}) {
+    const AttentionOptions o{.heads = 4, .kv_heads = kv_heads};
+    const int64_t n = o.heads + 2 * kv_heads;
+    // [T, heads, C] -> [heads, T, C]
+    auto turned = [&](const Array& x, int64_t heads) {
+      Array y = zeros({heads, T, C});
+      for (int64_t t = 0; t < T; ++t)
+        for (int64_t h = 0; h < heads; ++h)
+          for (int64_t c = 0; c < C; ++c) y[(h * T + t) * C + c] = x[(t * heads + h) * C + c];
+      return y;
+    };
+    const Array qkv = normal({T, n * C}, 1), dy = normal({T, o.heads * C}, 2);
+    auto run = [&](Layout layout) {
+      const bool heads = layout == Layout::heads;
+      Tape tape(ctx);
+      const Var x = tape.variable(to_tensor(ctx, heads ? turned(qkv, n) : qkv, DType::f32));
+      const Var y = attention({{x, layout}}, ptr, o)[0];
+      tape.backward(y, to_tensor(ctx, heads ? turned(dy, o.heads) : dy, DType::f32));
+      return std::vector{y.value(), tape.gradient(x)};
+    };
+    const auto columns = run(Layout::scalars), heads = run(Layout::heads);
+    CHECK(same_bits(heads[0], to_tensor(ctx, turned(to_array(columns[0]), o.heads), DType::f32)));
+    CHECK(same_bits(heads[1], to_tensor(ctx, turned(to_array(columns[1]), n), DType::f32)));
   }
 }
 
@@ -186,6 +217,8 @@ TEST_CASE("attention refuses bad input") {
           attention({{x({4, 6})}, {x({4, 6}, DType::f64)}}, ptr({0, 4}), two));
   REFUSED("attention: negative_parts 0b1110 of segment 0 names more than its 1 parts",
           attention({{x({4, 6}), Layout::scalars, kernels::minkowski_signs}}, ptr({0, 4}), two));
+  REFUSED("attention: qkv has shape [5, 4, 3], expected 6 heads of 1 feature or more",
+          attention({{x({5, 4, 3}), Layout::heads}}, ptr({0, 4}), two));
   REFUSED("attention: kv has 16 columns, expected 12: 2 heads of 3 for keys and as many for values",
           cross_attention(x({4, 6}), x({4, 16}), ptr({0, 4}), ptr({0, 4}), two));
   REFUSED("attention: q_ptr has 1 jets, k_ptr has 2",

@@ -7,9 +7,9 @@
 
 #include "autograd/attention.h"
 #include "autograd/gated_unit.h"
+#include "autograd/heads_projection.h"
 #include "autograd/loss.h"
 #include "autograd/matmul.h"
-#include "autograd/normed_projection.h"
 #include "engine/safetensors.h"
 #include "models/lgatr_slim_tagger.h"
 #include "tests/support/amp.h"
@@ -121,15 +121,14 @@ TEST_CASE("slim: attention and perceptrons of lgatr, which leave the norm and th
   std::map<std::string, Parameter*> p;
   for (const auto& [name, item] : attention.parameters()) p[name] = item;
   auto parameter = [&](const std::string& name) { return layer.tape.parameter(*p.at(name)); };
-  const LorentzVar qkv = normed_projection(
-      layer.x,
-      {parameter("linear_in.weight_v"), parameter("linear_in.linear_s.weight"), parameter("linear_in.linear_s.bias")},
-      {.groups = 6, .normalise = false});
-  const auto y = lightcone::attention({{qkv.vectors, Layout::vectors, kernels::minkowski_signs}, {qkv.scalars}},
-                                      layer.ptr(), {.heads = 2});
-  layer.check({linear(y[0], parameter("linear_out.weight_v"), Var{}),
-               linear(y[1], parameter("linear_out.linear_s.weight"), parameter("linear_out.linear_s.bias"))},
-              {&attention});
+  auto weights = [&](const std::string& map) {
+    return ProjectionWeights{parameter(map + ".weight_v"), parameter(map + ".linear_s.weight"),
+                             parameter(map + ".linear_s.bias")};
+  };
+  const Var qkv = project_to_heads(layer.x, weights("linear_in"),
+                                   {.groups = {.count = 6, .lowered_begin = 2, .lowered_end = 4}, .normalise = false});
+  const Var y = lightcone::attention({{qkv, Layout::heads}}, layer.ptr(), {.heads = 2})[0];
+  layer.check(project_from_heads(y, weights("linear_out"), LorentzVar{}), {&attention});
 
   for (const char* name : {"mlp", "mlp3"}) {
     Layer layer(name);
