@@ -12,8 +12,8 @@
 // How attention on the CPU is cut into work, and how the heads' features get from tensors into panels and back.
 namespace lightcone::kernels::cpu {
 
-/// Multiply-adds of a chunk of work items: some 10 us.
-inline int64_t chunk_work(Products products) { return int64_t{1} << (products == Products::bf16 ? 22 : 20); }
+/// Multiply-adds of a chunk of work items: some 10 us, so that one jet is shared, too.
+inline int64_t chunk_work(Products products) { return int64_t{1} << (products == Products::bf16 ? 20 : 18); }
 
 /// Some queries of one head of one jet against all keys of the jet. Where several items share a head of keys (several
 /// query heads, or a long jet cut into pieces), each sums dk and dv for itself, from row `partial` on; else that is -1.
