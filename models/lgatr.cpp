@@ -1,5 +1,7 @@
 #include "models/lgatr.h"
 
+#include <functional>
+
 #include "autograd/attention.h"
 #include "autograd/checkpoint.h"
 #include "autograd/elementwise.h"
@@ -11,11 +13,17 @@ namespace lightcone {
 
 namespace {
 
+void between(const std::string& name, int64_t value, int64_t least, int64_t most = 100'000) {
+  if (value < least || value > most)
+    fail("LGATr", "{} is {}, expected a number from {} to {}", name, value, least, most);
+}
+
+void check_attention(const std::string& name, const LGATrAttentionConfig& a) {
+  between(name + ".num_heads", a.num_heads, 1, 1000);
+  between(name + ".increase_hidden_channels", a.increase_hidden_channels, 1, 1000);
+}
+
 const LGATrConfig& checked(const LGATrConfig& c) {
-  auto between = [](const char* name, int64_t value, int64_t least, int64_t most = 100'000) {
-    if (value < least || value > most)
-      fail("LGATr", "{} is {}, expected a number from {} to {}", name, value, least, most);
-  };
   between("in_mv_channels", c.in_mv_channels, 1);
   between("in_s_channels", c.in_s_channels.value_or(0), 0);
   between("out_mv_channels", c.out_mv_channels.value_or(0), 1);
@@ -23,8 +31,7 @@ const LGATrConfig& checked(const LGATrConfig& c) {
   between("hidden_mv_channels", c.hidden_mv_channels, 1);
   between("hidden_s_channels", c.hidden_s_channels, 1);
   between("num_blocks", c.num_blocks, 1);
-  between("attention.num_heads", c.attention.num_heads, 1, 1000);
-  between("attention.increase_hidden_channels", c.attention.increase_hidden_channels, 1, 1000);
+  check_attention("attention", c.attention);
   between("mlp.increase_hidden_channels", c.mlp.increase_hidden_channels, 1, 1000);
   between("mlp.num_hidden_layers", c.mlp.num_hidden_layers, 0, 1000);
   if (c.dropout_prob && !(*c.dropout_prob >= 0 && *c.dropout_prob < 1))
@@ -56,6 +63,27 @@ Multivectors dropout(const Multivectors& x, double p) { return {grade_dropout(x.
 
 Multivectors sum(const Multivectors& a, const Multivectors& b) { return {add(a.mv, b.mv), add(a.s, b.s)}; }
 
+EquiChannels head_channels(const LGATrConfig& c, const LGATrAttentionConfig& a) {
+  return {std::max<int64_t>(1, a.increase_hidden_channels * c.hidden_mv_channels / a.num_heads),
+          std::max<int64_t>(4, a.increase_hidden_channels * c.hidden_s_channels / a.num_heads)};
+}
+
+/// One factor for each head, if asked for.
+Parameter head_scales(Context& ctx, const LGATrAttentionConfig& a, DType dtype) {
+  if (!a.head_scale) return {};
+  return {.value = ctx.of({a.num_heads}, dtype, std::vector<double>(a.num_heads, 1.0)), .grad = {}, .rows = {}};
+}
+
+/// The heads' results to the width of the network, plus `residual` if given.
+Multivectors join_heads(const std::vector<Var>& mixed, EquiLinear& linear, Parameter& head_scale,
+                        const EquiChannels& head, const Multivectors& residual) {
+  Tape& tape = mixed[0].tape();
+  return linear({mixed[0], mixed[1]}, {.layout = {.in_group = head.mv},
+                                       .head_scale = head_scale.value.defined() ? tape.parameter(head_scale) : Var{},
+                                       .residual = residual.mv,
+                                       .residual_s = residual.s});
+}
+
 struct Attention : Module {
   int64_t heads, kv_heads;
   EquiChannels head;  ///< channels of one head
@@ -66,18 +94,13 @@ struct Attention : Module {
   EquiLinear out_linear;
   Parameter head_scale;
 
-  static EquiChannels head_channels(const LGATrConfig& c) {
-    const auto& a = c.attention;
-    return {std::max<int64_t>(1, a.increase_hidden_channels * c.hidden_mv_channels / a.num_heads),
-            std::max<int64_t>(4, a.increase_hidden_channels * c.hidden_s_channels / a.num_heads)};
-  }
-
   Attention(Context& ctx, const LGATrConfig& c, DType dtype)
       : heads(c.attention.num_heads),
         kv_heads(c.attention.multi_query ? 1 : heads),
-        head(head_channels(c)),
+        head(head_channels(c, c.attention)),
         out_linear(ctx, {head.mv * heads, *head.s * heads}, {c.hidden_mv_channels, c.hidden_s_channels}, dtype,
-                   c.use_fully_connected_subgroup, EquiInit::small) {
+                   c.use_fully_connected_subgroup, EquiInit::small),
+        head_scale(head_scales(ctx, c.attention, dtype)) {
     auto map = [&](const char* name, int64_t parts, int64_t heads) {
       auto linear = std::make_unique<EquiLinear>(ctx, EquiChannels{c.hidden_mv_channels, c.hidden_s_channels},
                                                  EquiChannels{parts * heads * head.mv, parts * heads * *head.s}, dtype,
@@ -92,10 +115,7 @@ struct Attention : Module {
       map("in_linear", 3, heads);
     add("qkv_module", qkv_module);
     add("out_linear", out_linear);
-    if (c.attention.head_scale) {
-      head_scale.value = ctx.of({heads}, dtype, std::vector<double>(heads, 1.0));
-      add("head_scale", head_scale);
-    }
+    if (c.attention.head_scale) add("head_scale", head_scale);
   }
 
   /// The attention's result for normed x, plus `residual` if given.
@@ -109,11 +129,44 @@ struct Attention : Module {
         attention({{equi_norm(qkv.mv, head.mv, 0.01, result), Layout::multivectors, kernels::multivector_signs},
                    {group_norm(qkv.s, *head.s, 1e-5, result)}},
                   ptr, {.heads = heads, .kv_heads = kv_heads});
-    return out_linear({mixed[0], mixed[1]},
-                      {.layout = {.in_group = head.mv},
-                       .head_scale = head_scale.value.defined() ? tape.parameter(head_scale) : Var{},
-                       .residual = residual.mv,
-                       .residual_s = residual.s});
+    return join_heads(mixed, out_linear, head_scale, head, residual);
+  }
+};
+
+/// From tokens to those of a condition; queries, keys and values are not normalised.
+struct CrossAttention : Module {
+  int64_t heads, kv_heads;
+  EquiChannels head;
+  EquiLinear q_linear, kv_linear, out_linear;
+  Parameter head_scale;
+
+  CrossAttention(Context& ctx, const LGATrConfig& c, const LGATrAttentionConfig& a, EquiChannels condition, DType dtype)
+      : heads(a.num_heads),
+        kv_heads(a.multi_query ? 1 : heads),
+        head(head_channels(c, a)),
+        q_linear(ctx, {c.hidden_mv_channels, c.hidden_s_channels}, {heads * head.mv, heads * *head.s}, dtype,
+                 c.use_fully_connected_subgroup),
+        kv_linear(ctx, condition, {2 * kv_heads * head.mv, 2 * kv_heads * *head.s}, dtype,
+                  c.use_fully_connected_subgroup),
+        out_linear(ctx, {head.mv * heads, *head.s * heads}, {c.hidden_mv_channels, c.hidden_s_channels}, dtype,
+                   c.use_fully_connected_subgroup, EquiInit::small),
+        head_scale(head_scales(ctx, a, dtype)) {
+    q_linear.order_heads(1, heads, head);
+    kv_linear.order_heads(2, kv_heads, head);
+    add("q_linear", q_linear);
+    add("kv_linear", kv_linear);
+    add("out_linear", out_linear);
+    if (a.head_scale) add("head_scale", head_scale);
+  }
+
+  /// For x and a condition that are normed, plus `residual` if given.
+  Multivectors operator()(const Multivectors& x, const Tensor& ptr, const Multivectors& condition,
+                          const Tensor& condition_ptr, const Multivectors& residual) {
+    const Multivectors q = q_linear(x, {.layout = {.out_group = head.mv, .negated = heads * head.mv}}),
+                       kv = kv_linear(condition, {.layout = {.out_group = head.mv}});
+    const auto mixed = cross_attention({{q.mv, kv.mv, Layout::multivectors, kernels::multivector_signs}, {q.s, kv.s}},
+                                       ptr, condition_ptr, {.heads = heads, .kv_heads = kv_heads});
+    return join_heads(mixed, out_linear, head_scale, head, residual);
   }
 };
 
@@ -176,6 +229,23 @@ struct Mlp : Module {
   }
 };
 
+/// h + attention of normed h.
+Multivectors attend(Attention& attention, const Multivectors& h, const Tensor& ptr, double p) {
+  const Multivectors normed = norm(h, factors(h));
+  return p == 0 ? attention(normed, ptr, h) : sum(h, dropout(attention(normed, ptr, {}), p));
+}
+
+/// block(h, condition…), perhaps without keeping what it computes on the way.
+Multivectors run_block(bool checkpointed, const std::vector<Var>& in,
+                       const std::function<Multivectors(const std::vector<Var>&)>& block) {
+  if (!checkpointed) return block(in);
+  const auto y = checkpoint(in, [block](const std::vector<Var>& in) {
+    const Multivectors out = block(in);
+    return std::vector{out.mv, out.s};
+  });
+  return {y[0], y[1]};
+}
+
 }  // namespace
 
 struct LGATr::Block : Module {
@@ -186,8 +256,7 @@ struct LGATr::Block : Module {
     add("mlp", mlp);
   }
   Multivectors operator()(const Multivectors& h, const Tensor& ptr, double p) {
-    const Multivectors normed = norm(h, factors(h));
-    const Multivectors h1 = p == 0 ? attention(normed, ptr, h) : sum(h, dropout(attention(normed, ptr, {}), p));
+    const Multivectors h1 = attend(attention, h, ptr, p);
     return mlp(norm(h1, factors(h1)), h1);
   }
 };
@@ -212,13 +281,65 @@ Multivectors LGATr::operator()(const Multivectors& x, const Tensor& ptr) {
   Multivectors h = linear_in_(x);
   const double p = config_.dropout_prob.value_or(0);
   for (auto& block : blocks_) {
-    auto run = [&block = *block, ptr, p](const std::vector<Var>& in) {
-      const Multivectors out = block({in[0], in[1]}, ptr, p);
-      return std::vector{out.mv, out.s};
-    };
-    const std::vector<Var> out = config_.checkpoint_blocks ? checkpoint({h.mv, h.s}, run) : run({h.mv, h.s});
-    h = {out[0], out[1]};
+    h = run_block(config_.checkpoint_blocks, {h.mv, h.s}, [&block = *block, ptr, p](const std::vector<Var>& in) {
+      return block({in[0], in[1]}, ptr, p);
+    });
   }
+  return linear_out_(h);
+}
+
+struct ConditionalLGATr::Block : Module {
+  Attention attention;
+  CrossAttention crossattention;
+  Mlp mlp;
+  Block(Context& ctx, const LGATrConfig& c, const LGATrAttentionConfig& cross, EquiChannels condition, DType dtype)
+      : attention(ctx, c, dtype), crossattention(ctx, c, cross, condition, dtype), mlp(ctx, c, dtype) {
+    add("attention", attention);
+    add("crossattention", crossattention);
+    add("mlp", mlp);
+  }
+  Multivectors operator()(const Multivectors& h, const Tensor& ptr, const Multivectors& condition,
+                          const Tensor& condition_ptr, double p) {
+    const Multivectors h1 = attend(attention, h, ptr, p), normed = norm(h1, factors(h1)),
+                       other = norm(condition, factors(condition));
+    auto cross = [&](const Multivectors& residual) {
+      return crossattention(normed, ptr, other, condition_ptr, residual);
+    };
+    const Multivectors h2 = p == 0 ? cross(h1) : sum(h1, dropout(cross({}), p));
+    return mlp(norm(h2, factors(h2)), h2);
+  }
+};
+
+ConditionalLGATr::ConditionalLGATr(Context& ctx, const LGATrConfig& config, const LGATrAttentionConfig& crossattention,
+                                   EquiChannels condition, DType dtype)
+    : config_(checked(config)),
+      linear_in_(ctx, {config.in_mv_channels, config.in_s_channels},
+                 {config.hidden_mv_channels, config.hidden_s_channels}, dtype, config.use_fully_connected_subgroup),
+      linear_out_(ctx, {config.hidden_mv_channels, config.hidden_s_channels},
+                  {*config.out_mv_channels, config.out_s_channels}, dtype, config.use_fully_connected_subgroup) {
+  if (condition.mv < 1 || condition.s.value_or(0) < 1)
+    fail("ConditionalLGATr", "the condition has {} multivector and {} scalar channels, expected 1 or more of both",
+         condition.mv, condition.s.value_or(0));
+  check_attention("crossattention", crossattention);
+  add("linear_in", linear_in_);
+  for (int64_t b = 0; b < config.num_blocks; ++b) {
+    blocks_.push_back(std::make_unique<Block>(ctx, config, crossattention, condition, dtype));
+    add("blocks." + std::to_string(b), *blocks_.back());
+  }
+  add("linear_out", linear_out_);
+}
+
+ConditionalLGATr::~ConditionalLGATr() = default;
+
+Multivectors ConditionalLGATr::operator()(const Multivectors& x, const Tensor& ptr, const Multivectors& condition,
+                                          const Tensor& condition_ptr) {
+  Multivectors h = linear_in_(x);
+  const double p = config_.dropout_prob.value_or(0);
+  for (auto& block : blocks_)
+    h = run_block(config_.checkpoint_blocks, {h.mv, h.s, condition.mv, condition.s},
+                  [&block = *block, ptr, condition_ptr, p](const std::vector<Var>& in) {
+                    return block({in[0], in[1]}, ptr, {in[2], in[3]}, condition_ptr, p);
+                  });
   return linear_out_(h);
 }
 

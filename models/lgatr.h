@@ -73,4 +73,26 @@ class LGATr : public Module {
   std::vector<std::unique_ptr<Block>> blocks_;
 };
 
+/// The same with attention to the tokens of a condition in each block, between attention and mlp:
+///
+///     h += crossattention(norm(h), norm(condition))
+///
+/// whose queries, keys and values are not normalised for each head.
+class ConditionalLGATr : public Module {
+ public:
+  /// `condition`: the channels of the condition, 1 or more of both kinds. Throws Error as LGATr.
+  ConditionalLGATr(Context& ctx, const LGATrConfig& config, const LGATrAttentionConfig& crossattention,
+                   EquiChannels condition, DType dtype);
+  ~ConditionalLGATr() override;
+  /// As LGATr; jet b of x looks at jet b of the condition.
+  Multivectors operator()(const Multivectors& x, const Tensor& ptr, const Multivectors& condition,
+                          const Tensor& condition_ptr);
+
+ private:
+  struct Block;
+  LGATrConfig config_;
+  EquiLinear linear_in_, linear_out_;
+  std::vector<std::unique_ptr<Block>> blocks_;
+};
+
 }  // namespace lightcone
