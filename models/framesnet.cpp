@@ -33,11 +33,12 @@ std::unique_ptr<FramesNet> make_framesnet(Context& ctx, const Json& framesnet, i
                                           bool reference_behaviour) {
   const std::string type = framesnet.contains("type") ? framesnet["type"].get<std::string>() : "IdentityFrames";
   if (type == "IdentityFrames") return std::make_unique<IdentityFrames>(framesnet);
-  if (type == "RandomFrames") return std::make_unique<RandomFrames>(framesnet, reference_behaviour);
+  if (type == "RandomFrames" || type == "COMRandomFrames")
+    return std::make_unique<RandomFrames>(framesnet, reference_behaviour);
   std::vector<std::string> types = learned_frames_types();
   if (std::find(types.begin(), types.end(), type) != types.end())
     return std::make_unique<LearnedFrames>(ctx, framesnet, num_scalars, dtype);
-  types.insert(types.begin(), {"IdentityFrames", "RandomFrames"});
+  types.insert(types.begin(), {"IdentityFrames", "RandomFrames", "COMRandomFrames"});
   throw NotInThisVersion(fmt::format("model: the frames network '{}' is not in this version of lightcone; it has: {}",
                                      type, fmt::join(types, ", ")));
 }

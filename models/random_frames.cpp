@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "engine/check.h"
 #include "kernels/minkowski_math.h"
 
 namespace lightcone {
@@ -55,6 +56,30 @@ Matrix boost(double std_eta, const std::array<double, 3>& n) {
   return out;
 }
 
+/// matrix B for the rows of each event.
+void start_from_rest_frames(const Tensor& fourmomenta, const Tensor& ptr, Tensor& matrices) {
+  check("COMRandomFrames", "fourmomenta", fourmomenta).dtype(DType::f64);
+  const double* p = fourmomenta.data<double>();
+  const int32_t* rows = ptr.data<int32_t>();
+  for (int64_t b = 0; b + 1 < ptr.dim(0); ++b) {
+    const int32_t begin = rows[b], end = rows[b + 1];
+    if (begin == end) continue;
+    if (end - begin < 2)
+      fail("COMRandomFrames", "event {} has 1 momentum, expected two incoming ones first, as scattering events have",
+           b);
+    double sum[4];
+    for (int i = 0; i < 4; ++i) sum[i] = p[4 * begin + i] + p[4 * begin + 4 + i];
+    Matrix boost;
+    minkowski_math::RestFrame(sum).matrix(boost.data());
+    for (int64_t t = begin; t < end; ++t) {
+      double* m = matrices.data<double>() + 16 * t;
+      Matrix random;
+      std::copy_n(m, 16, random.data());
+      std::copy_n((random * boost).data(), 16, m);
+    }
+  }
+}
+
 const std::vector<std::string> types = {"lorentz", "rotation", "xyrotation", "ztransform"};
 
 }  // namespace
@@ -70,6 +95,7 @@ Matrix random_transform(const std::string& type, double std_eta, const std::arra
 
 RandomFrames::RandomFrames(const Json& options, bool one_for_the_batch) : one_for_the_batch_(one_for_the_batch) {
   read_fields(options, config_, "model.framesnet");
+  from_rest_frame_ = config_.type == "COMRandomFrames";
   if (std::find(types.begin(), types.end(), config_.transform_type) == types.end())
     fail("model", "model.framesnet.transform_type has no option '{}'; all: {}", config_.transform_type,
          fmt::join(types, ", "));
@@ -100,6 +126,7 @@ Frames RandomFrames::operator()(const Var& fourmomenta, const Var&, const Tensor
     const int64_t begin = by_jets ? rows[m] : m, end = whole_batch ? T : by_jets ? rows[m + 1] : m + 1;
     for (int64_t t = begin; t < end; ++t) std::copy_n(matrix.data(), 16, matrices.data<double>() + 16 * t);
   }
+  if (from_rest_frame_ && !draw.recorded) start_from_rest_frames(fourmomenta.value(), ptr, matrices);
   return {tape.constant(matrices), config_.is_global};
 }
 

@@ -6,7 +6,7 @@
 namespace lightcone {
 
 struct RandomFramesConfig {
-  std::string type = "RandomFrames";
+  std::string type = "RandomFrames";       ///< or COMRandomFrames
   std::string transform_type = "lorentz";  ///< lorentz, rotation, xyrotation or ztransform
   bool is_global = true;                   ///< one frame for each jet, else for each token
   double std_eta = 0.1;                    ///< of the rapidity of boosts
@@ -27,8 +27,9 @@ struct RandomFramesConfig {
 std::array<double, 16> random_transform(const std::string& type, double std_eta, const std::array<double, 3>& u,
                                         const std::array<double, 3>& n);
 
-/// Data augmentation: random frames while training, the identity in evaluation. They come from the stream
-/// "random_frames", 16 numbers for each; recorded numbers there are the matrices themselves.
+/// Data augmentation: random frames L while training, the identity in evaluation. They come from the stream
+/// "random_frames", 16 numbers for each; recorded numbers there are the matrices themselves. COMRandomFrames, made for
+/// scattering events, are L B with the boost B to the rest frame of the sum of the first two momenta, the incoming ones.
 class RandomFrames : public FramesNet {
  public:
   RandomFrames(const Json& options, bool one_for_the_batch);
@@ -37,7 +38,7 @@ class RandomFrames : public FramesNet {
 
  private:
   RandomFramesConfig config_;
-  bool one_for_the_batch_;
+  bool one_for_the_batch_, from_rest_frame_;
 };
 
 }  // namespace lightcone

@@ -5,6 +5,7 @@
 #include "engine/safetensors.h"
 #include "models/learned_frames.h"
 #include "models/random_frames.h"
+#include "tests/support/lorentz.h"
 #include "tests/support/op_case.h"
 #include "tests/support/text.h"
 
@@ -103,14 +104,47 @@ TEST_CASE("random frames: one for each jet or token while training, none in eval
     }
 }
 
+TEST_CASE("random frames that start from the rest frame of what comes in") {
+  const Array p = momenta(7, 3);
+  const std::vector<double> offsets = {0, 3, 3, 7};
+  for (bool global : {true, false}) {
+    auto matrices = [&](const char* type, std::vector<double> rows) {
+      Context ctx(1, 3);
+      RandomFrames net({{"type", type}, {"is_global", global}}, false);
+      Tape tape(ctx);
+      const Tensor ptr = ctx.of({static_cast<int64_t>(rows.size())}, DType::i32, rows);
+      return to_array(net(tape.constant(to_tensor(ctx, p, DType::f64)), {}, ptr, nullptr).matrices.value());
+    };
+    const Array random = matrices("RandomFrames", offsets), both = matrices("COMRandomFrames", offsets);
+    for (int64_t t = 0; t < 7; ++t) {
+      // From the rest frame, where the sum is (m, 0, 0, 0), the random transformation.
+      double sum[4], m2 = 0;
+      for (int i = 0; i < 4; ++i) {
+        sum[i] = p[4 * (t < 3 ? 0 : 3) + i] + p[4 * (t < 3 ? 1 : 4) + i];
+        m2 += (i ? -1 : 1) * sum[i] * sum[i];
+      }
+      for (int i = 0; i < 4; ++i) {
+        double moved = 0;
+        for (int j = 0; j < 4; ++j) moved += both[16 * t + 4 * i + j] * sum[j];
+        CHECK(moved == doctest::Approx(random[16 * t + 4 * i] * std::sqrt(m2)).epsilon(1e-10));
+      }
+    }
+    CHECK_THROWS_WITH_AS(matrices("COMRandomFrames", {0, 1, 7}),
+                         "COMRandomFrames: event 0 has 1 momentum, expected two incoming ones first, as scattering "
+                         "events have",
+                         Error);
+  }
+}
+
 TEST_CASE("frames networks refuse what they do not know") {
   Context ctx;
   auto make = [&](const Json& options) { make_framesnet(ctx, options, 3, DType::f32, false); };
-  CHECK_THROWS_WITH_AS(make({{"type", "LearnedFrames"}}),
-                       "model: the frames network 'LearnedFrames' is not in this version of lightcone; it has: "
-                       "IdentityFrames, RandomFrames, LearnedPDFrames, LearnedSO13Frames, LearnedRestFrames, "
-                       "LearnedSO3Frames, LearnedSO2Frames, LearnedZFrames",
-                       Error);
+  CHECK_THROWS_WITH_AS(
+      make({{"type", "LearnedFrames"}}),
+      "model: the frames network 'LearnedFrames' is not in this version of lightcone; it has: "
+      "IdentityFrames, RandomFrames, COMRandomFrames, LearnedPDFrames, LearnedSO13Frames, LearnedRestFrames, "
+      "LearnedSO3Frames, LearnedSO2Frames, LearnedZFrames",
+      Error);
   CHECK_THROWS_WITH_AS(make({{"type", "LearnedSO13Frames"}, {"gamma_max", 2.}}),
                        "model: model.framesnet.gamma_max is 2, expected null: only LearnedPDFrames and LearnedZFrames "
                        "limit it",
