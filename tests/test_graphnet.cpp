@@ -149,8 +149,8 @@ TEST_CASE("graphnet: a tagger that was never trained says so where it needs the 
   const Json model = {{"net", {{"type", "GraphNet"}, {"hidden_reps", "2x0n"}}}, {"include_edges", true}};
   auto tagger = make_tagger(ctx, model, {}, {}, DType::f64);
   JetSet jets;
-  jets.fourmomenta = to_tensor(ctx, momenta(T, 1), DType::f64);
-  jets.ptr = graph.ptr(ctx);
+  jets.fourmomenta = to_tensor(ctx, momenta(17, 1), DType::f64);
+  jets.ptr = EdgeNetwork{.jets = {6, 9, 2}}.ptr(ctx);
   Tape tape(ctx, Tape::Mode::evaluate);
   CHECK_THROWS_WITH_AS(
       (*tagger)(tape, jets),
@@ -161,7 +161,7 @@ TEST_CASE("graphnet: a tagger that was never trained says so where it needs the 
   const auto measured = tagger->state_dict(ctx);
   CHECK_NOTHROW((*tagger)(tape, jets));
   // Once and for all.
-  jets.fourmomenta = to_tensor(ctx, momenta(T, 2, 5), DType::f64);
+  jets.fourmomenta = to_tensor(ctx, momenta(17, 2, 5), DType::f64);
   tagger->standardise(ctx, jets);
   const auto later = tagger->state_dict(ctx);
   for (size_t i = 0; i < later.size(); ++i) CHECK(largest_difference(later[i].second, measured[i].second) == 0);
