@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include "models/options.h"
+#include "models/perceptron.h"
 #include "models/registry.h"
 
 namespace lightcone {
@@ -21,28 +22,11 @@ T option_of(const char* name, const std::string& value, const std::vector<std::p
 
 }  // namespace
 
-// The references wrap the layers three times over: block.mlp.mlp.<place in the torch.nn.Sequential>.
 struct MlpVectors::Layers : Module {
-  struct Sequential : Module {
-    std::vector<std::unique_ptr<Linear>> linear;
-    Sequential(Context& ctx, const std::vector<int64_t>& widths, int64_t places_per_layer, DType dtype) {
-      for (size_t l = 0; l + 1 < widths.size(); ++l) {
-        linear.push_back(std::make_unique<Linear>(ctx, widths[l], widths[l + 1], dtype));
-        add(std::to_string(static_cast<int64_t>(l) * places_per_layer), *linear.back());
-      }
-    }
-  };
-  struct Mlp : Module {
-    Sequential mlp;
-    Mlp(Context& ctx, const std::vector<int64_t>& widths, int64_t places, DType dtype)
-        : mlp(ctx, widths, places, dtype) {
-      add("mlp", mlp);
-    }
-  };
-  Mlp mlp;
+  Perceptron mlp;
   Buffer edge_inited, edge_mean, edge_std;
-  Layers(Context& ctx, const std::vector<int64_t>& widths, int64_t places, bool edges, DType dtype)
-      : mlp(ctx, widths, places, dtype) {
+  Layers(Context& ctx, const std::vector<int64_t>& widths, bool with_dropout, bool edges, DType dtype)
+      : mlp(ctx, widths, with_dropout, dtype) {
     add("mlp", mlp);
     edge_inited.value = ctx.of({}, DType::boolean, std::vector<double>{0});
     edge_mean.value = ctx.of({}, DType::f64, std::vector<double>{0});
@@ -90,13 +74,12 @@ MlpVectors::MlpVectors(Context& ctx, const Json& options, int64_t num_vectors, i
   std::vector<int64_t> widths = {2 * num_scalars + config_.include_edges};
   widths.insert(widths.end(), static_cast<size_t>(config_.num_layers_mlp), config_.hidden_channels);
   widths.push_back(num_vectors);
-  // Linear, Dropout where there is one, GELU.
-  layers_ = std::make_unique<Layers>(ctx, widths, config_.dropout_prob ? 3 : 2, config_.include_edges, dtype);
+  layers_ = std::make_unique<Layers>(ctx, widths, config_.dropout_prob.has_value(), config_.include_edges, dtype);
   add("block", *layers_);
 }
 
 void MlpVectors::initialise(Context& ctx) {
-  for (auto& linear : layers_->mlp.mlp.linear) {
+  for (auto& linear : layers_->mlp.linear) {
     const Linear fresh(ctx, linear->weight.value.dim(1), linear->weight.value.dim(0), linear->weight.value.dtype());
     linear->weight.value = fresh.weight.value;
     linear->bias.value = fresh.bias.value;
@@ -123,7 +106,7 @@ Var MlpVectors::operator()(const Var& fourmomenta, const Var& scalars, const Ten
     options.edge_std = layers_->edge_std.value.item();
   }
   EdgePerceptron perceptron;
-  for (auto& linear : layers_->mlp.mlp.linear) {
+  for (auto& linear : layers_->mlp.linear) {
     perceptron.weights.push_back(tape.parameter(linear->weight));
     perceptron.biases.push_back(tape.parameter(linear->bias));
   }

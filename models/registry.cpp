@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 
+#include "models/graphnet_tagger.h"
 #include "models/lgatr_slim_tagger.h"
 #include "models/lgatr_tagger.h"
 #include "models/transformer_tagger.h"
@@ -19,6 +20,8 @@ using Make =
 // One line per network: its name in net.type, and its constructor.
 const std::map<std::string, Make>& networks() {
   static const std::map<std::string, Make> table = {
+      {"GraphNet", [](auto& ctx, auto& model, auto& task, auto& embedding,
+                      DType dtype) { return std::make_unique<GraphNetTagger>(ctx, model, task, embedding, dtype); }},
       {"LGATrSlim", [](auto& ctx, auto& model, auto& task, auto& embedding,
                        DType dtype) { return std::make_unique<LGATrSlimTagger>(ctx, model, task, embedding, dtype); }},
       {"LGATr", [](auto& ctx, auto& model, auto& task, auto& embedding,

@@ -21,19 +21,24 @@ struct Network {
   DType dtype = DType::f64;
   const char* reps = "2x0n+1x1n+1x2n";
   bool checkpoints = false;
+  std::string type = "Transformer";
 
   std::unique_ptr<Tagger> make(Context& ctx) const {
-    Json json = {{"net",
-                  {{"type", "Transformer"},
-                   {"attn_reps", reps},
-                   {"num_blocks", 2},
-                   {"checkpoint_blocks", checkpoints},
-                   {"num_heads", 2}}},
+    Json json = {{"net", {{"type", type}, {"num_blocks", 2}, {"checkpoint_blocks", checkpoints}}},
                  {"framesnet", framesnet}};
+    if (type == "Transformer") {
+      json["net"]["attn_reps"] = reps;
+      json["net"]["num_heads"] = 2;
+    } else {
+      json["net"]["hidden_reps"] = reps;
+      json["include_edges"] = true;
+    }
     json["framesnet"]["type"] = frames;
     return make_tagger(ctx, json, {}, embedding, dtype);
   }
 };
+
+const std::vector<std::string> all_networks = {"Transformer", "GraphNet"};
 
 /// Jets of massive constituents that fly into one direction.
 JetSet toy_jets(Context& ctx, const std::vector<int64_t>& lengths, uint64_t seed, double mass = 10) {
@@ -114,6 +119,28 @@ TEST_CASE("equivariance: frames of all of SO(1,3)") {
         }
 }
 
+TEST_CASE("equivariance: the GraphNet, whose edges know masses") {
+  for (const char* reps : {"2x0n+1x1n+1x2n", "3x1n", "1x0p+2x0n+1x1p", "6x0n"})
+    for (bool global : {false, true}) {
+      Network network{"LearnedPDFrames", invariant(), {{"is_global", global}}};
+      network.type = "GraphNet", network.reps = reps;
+      CAPTURE(std::string(reps));
+      CAPTURE(global);
+      const auto before = moved_logits(network, lengths, nullptr);
+      for (double rapidity : {0.1, 1., 2., 5.})
+        for (uint64_t seed : {1, 2, 3}) {
+          CAPTURE(rapidity);
+          const Lorentz lambda = random_rotation(seed) * random_boost(10 + seed, rapidity);
+          CHECK(largest_difference(moved_logits(network, lengths, &lambda), before) <= (rapidity <= 2 ? 1e-9 : 1e-6));
+        }
+      // The laboratory's features show a transformation.
+      network.embedding.tagging_features = "all";
+      const Lorentz lambda = random_boost(1, 1);
+      CHECK(largest_difference(moved_logits(network, lengths, &lambda), moved_logits(network, lengths, nullptr)) >
+            1e-6);
+    }
+}
+
 TEST_CASE("equivariance: frames of subgroups, and of those alone") {
   const std::array<double, 3> z = {0, 0, 1};
   struct Case {
@@ -158,6 +185,13 @@ const std::vector<std::string> all_frames = {"IdentityFrames",    "LearnedPDFram
                                              "LearnedRestFrames", "LearnedSO3Frames", "LearnedSO2Frames",
                                              "LearnedZFrames",    "RandomFrames"};
 
+std::vector<std::pair<std::string, std::string>> networks_and_frames() {
+  std::vector<std::pair<std::string, std::string>> all;
+  for (const auto& network : all_networks)
+    for (const auto& frames : all_frames) all.emplace_back(network, frames);
+  return all;
+}
+
 /// Jets that degenerate in every way.
 JetSet hard_jets(Context& ctx) {
   std::vector<std::vector<std::array<double, 4>>> jets = {
@@ -191,14 +225,16 @@ bool all_finite(const Tensor& t) {
 }  // namespace
 
 TEST_CASE("hard jets give finite logits and gradients") {
-  for (const auto& frames : all_frames)
+  for (const auto& [type, frames] : networks_and_frames())
     for (DType dtype : {DType::f64, DType::f32})
       for (bool spurions : {true, false})
         for (bool boosted : {true, false}) {
           // Tensors of second order in frames of gamma 1e5 leave the range of f32.
           Network network{frames, {}, {}, dtype, dtype == DType::f64 ? "2x0n+1x1n+1x2n" : "8x0n+2x1n"};
+          network.type = type;
           network.embedding.boost_jet = boosted;
           if (!spurions) network.embedding.beam_reference = {}, network.embedding.add_time_reference = false;
+          CAPTURE(type);
           CAPTURE(frames);
           CAPTURE(dtype);
           CAPTURE(spurions);
@@ -218,9 +254,11 @@ TEST_CASE("hard jets give finite logits and gradients") {
 }
 
 TEST_CASE("a jet's score depends neither on its batch mates nor on their order") {
-  for (const auto& frames : all_frames)
+  for (const auto& [type, frames] : networks_and_frames())
     for (bool global : {false, true}) {
       Network network{frames, {}, {}, DType::f32};
+      network.type = type;
+      CAPTURE(type);
       if (frames != "IdentityFrames") network.framesnet["is_global"] = global;
       CAPTURE(frames);
       Context ctx(2, 1);
@@ -241,22 +279,25 @@ TEST_CASE("a jet's score depends neither on its batch mates nor on their order")
 }
 
 TEST_CASE("gradients are the same with recomputed blocks, those of the frames network among them") {
-  std::vector<Array> expected;
-  for (bool checkpoints : {false, true}) {
-    Network network{"LearnedPDFrames"};
-    network.checkpoints = checkpoints;
-    Context ctx(2, 1);
-    auto tagger = network.make(ctx);
-    const JetSet jets = toy_jets(ctx, lengths, 3);
-    tagger->standardise(ctx, jets);
-    Tape tape(ctx);
-    const Var y = (*tagger)(tape, jets);
-    tape.backward(bce_with_logits(y, ctx.zeros(y.shape(), DType::f64)));
-    size_t i = 0;
-    for (const auto& [name, p] : tagger->parameters()) {
-      const Array gradient = to_array(p->grad);
-      if (!checkpoints) expected.push_back(gradient);
-      CHECK_MESSAGE(largest_difference(gradient, expected[i++]) <= 1e-12, name);
+  for (const auto& type : all_networks) {
+    std::vector<Array> expected;
+    for (bool checkpoints : {false, true}) {
+      Network network{"LearnedPDFrames"};
+      network.checkpoints = checkpoints;
+      network.type = type;
+      Context ctx(2, 1);
+      auto tagger = network.make(ctx);
+      const JetSet jets = toy_jets(ctx, lengths, 3);
+      tagger->standardise(ctx, jets);
+      Tape tape(ctx);
+      const Var y = (*tagger)(tape, jets);
+      tape.backward(bce_with_logits(y, ctx.zeros(y.shape(), DType::f64)));
+      size_t i = 0;
+      for (const auto& [name, p] : tagger->parameters()) {
+        const Array gradient = to_array(p->grad);
+        if (!checkpoints) expected.push_back(gradient);
+        CHECK_MESSAGE(largest_difference(gradient, expected[i++]) <= 1e-12, name);
+      }
     }
   }
 }

@@ -51,7 +51,6 @@ void edited(const fs::path& from, const fs::path& to, const std::string& name, d
   });
 }
 
-const fs::path not_there = golden / "graphnet_identity.safetensors";
 const fs::path reference = golden / "transformer_identity_multiquery.safetensors";
 
 // What verify says of an edited copy of `reference`.
@@ -114,6 +113,24 @@ TEST_CASE("verify: every Transformer agrees") {
     CHECK(verify_all(network, {"mid/net_in/inputs", "mid/equivectors", "mid/frames"}, false) == count);
 }
 
+TEST_CASE("verify: every GraphNet agrees") {
+  CHECK(verify_all("graphnet_identity", {"mid/net_in/inputs"}) == 2);
+  CHECK(verify_all("graphnet_learned", {"mid/net_in/inputs", "mid/net_in/edge_attr", "mid/frames"}, false) == 1);
+  CHECK(verify_all("jc_graphnet", {"mid/net_in/inputs", "mid/frames"}, false) == 1);
+}
+
+TEST_CASE("verify: what the first pass measures is compared") {
+  ScratchFolder folder;
+  const fs::path to = folder.path() / "edited.safetensors";
+  for (const char* name : {"buffer_after/edge_mean", "buffer_after/edge_std", "mid/net_in/edge_attr"}) {
+    edited(golden / "graphnet_identity_edges.safetensors", to, name, 1 + 1e-6);
+    const Finished f = test::lightcone({"verify", to.string()});
+    INFO(f.output);
+    CHECK(f.status == 1);
+    CHECK(has(line_of(f.output, name), "MISS"));
+  }
+}
+
 TEST_CASE("verify: every L-GATr agrees, in f64 and with an f32 network") {
   CHECK(verify_all("lgatr", {"mid/net_in/multivectors"}) == 2);
 }
@@ -145,11 +162,11 @@ TEST_CASE("verify: one changed number is a miss, by name") {
 }
 
 TEST_CASE("verify: a network that is not there is said to be so, and its embedding is compared all the same") {
-  const Finished f = test::lightcone({"verify", not_there.string()});
+  const Finished f = verify_metadata("config", config_with("/model/net/_target_", "some.other.NoSuchNet"));
   INFO(f.output);
   CHECK(f.status == 2);
   CHECK(has(f.output, "NOT THERE"));
-  CHECK(has(f.output, "GraphNet"));
+  CHECK(has(f.output, "NoSuchNet"));
   CHECK(has(f.output, "out/embedding_tagging_features"));
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <set>
 
 #include "experiments/commands/commands.h"
@@ -186,9 +187,38 @@ void compare_trajectory(Context& ctx, const Safetensors& file, ExperimentConfig 
   if (missing) comparison.note(fmt::format("traj/param_final/* ({})", missing), not_in_file);
 }
 
-/// Compares what the network gave on its way, and names what it has no counterpart for.
+/// By how much one unit in the last place of the momenta moves what the network gives on its way, relative to the largest
+/// number of each: boosts of nearly light-like momenta and logarithms of their masses make it far more.
+std::map<std::string, double> effect_of_rounding(Context& ctx, Tagger& tagger, const JetSet& jets) {
+  const auto positions = ctx.rng().positions();
+  JetSet rounded = jets;
+  auto p = values(ctx, jets.fourmomenta);
+  for (size_t i = 0; i < p.size(); ++i) p[i] = std::nextafter(p[i], i % 3 ? INFINITY : -INFINITY);
+  rounded.fourmomenta = ctx.of(jets.fourmomenta.shape(), DType::f64, p);
+  Intermediates mid, moved;
+  for (const auto& [momenta, to] : {std::pair{&jets, &mid}, {&rounded, &moved}}) {
+    Tape tape(ctx, Tape::Mode::evaluate);
+    tagger(tape, *momenta, to);
+  }
+  ctx.rng().set_positions(positions);
+  std::map<std::string, double> effect;
+  for (const auto& [name, tensor] : mid) {
+    const auto before = values(ctx, tensor), after = values(ctx, moved.at(name));
+    double largest = 0;
+    for (size_t i = 0; i < before.size(); ++i) largest = std::max(largest, std::abs(after[i] - before[i]));
+    effect[name] = largest / std::max(1e-300, largest_of(before));
+  }
+  return effect;
+}
+
+/// Compares what the network gave on its way, and names what it has no counterpart for. The file's noise is that of the
+/// logits; intermediates may have more of it: ten times the effect of rounding is allowed, up to 1e-4.
 void compare_intermediates(Context& ctx, const Safetensors& file, const Intermediates& mid, double limit,
-                           Comparison& comparison) {
+                           const std::map<std::string, double>& rounding, Comparison& comparison) {
+  auto allowed = [&](const std::string& name) {
+    const auto it = rounding.find(name);
+    return it == rounding.end() ? 0 : std::min(10 * it->second, 1e-4);
+  };
   std::vector<std::string> others;
   for (const auto& name : file.names()) {
     if (!name.starts_with("mid/")) continue;
@@ -196,10 +226,26 @@ void compare_intermediates(Context& ctx, const Safetensors& file, const Intermed
     if (it == mid.end())
       others.push_back(name);
     else
-      comparison.compare(name, values(ctx, it->second), values(ctx, file.load(ctx, name)), limit);
+      comparison.compare(name, values(ctx, it->second), values(ctx, file.load(ctx, name)),
+                         std::max(limit, allowed(it->first)));
   }
   if (!others.empty())
     comparison.note(fmt::format("mid/* ({})", others.size()), fmt::format("not compared: {}", fmt::join(others, ", ")));
+}
+
+/// What the first pass has measured or moved.
+void compare_buffers(Context& ctx, const Safetensors& file, const Tagger& tagger, double limit,
+                     Comparison& comparison) {
+  const auto buffers = tagger.buffers();
+  for (const auto& name : file.names()) {
+    if (!name.starts_with("buffer_after/")) continue;
+    const auto it =
+        std::find_if(buffers.begin(), buffers.end(), [&](auto& b) { return "buffer_after/" + b.name == name; });
+    if (it == buffers.end())
+      comparison.miss(name, "is in the file, but not in this network");
+    else
+      comparison.compare(name, values(ctx, it->item->value), values(ctx, file.load(ctx, name)), limit);
+  }
 }
 
 /// Random frames are those of the file: of the pass that it holds, then of its training steps.
@@ -241,7 +287,8 @@ void verify_tagging(Context& ctx, const Safetensors& file, const VerifyRequest& 
   Tape tape(ctx);
   const Var logits = (*tagger)(tape, jets, &mid);
   const double limit = tolerance(file, "noise_logits", request.float32);
-  compare_intermediates(ctx, file, mid, limit, comparison);
+  compare_intermediates(ctx, file, mid, limit, effect_of_rounding(ctx, *tagger, jets), comparison);
+  compare_buffers(ctx, file, *tagger, limit, comparison);
   const Var loss = tagging_loss(logits, jets.labels);
   for (const auto& [name, ours] : {std::pair{"out/logits", logits}, std::pair{"out/loss", loss}})
     if (file.has(name))
