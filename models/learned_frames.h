@@ -42,6 +42,7 @@ class LearnedFrames : public FramesNet {
  public:
   LearnedFrames(Context& ctx, const Json& options, int64_t num_scalars, DType dtype);
   bool is_learned() const override { return true; }
+  bool is_rest_frame() const override { return type_ == Type::rest; }
   Frames operator()(const Var& fourmomenta, const Var& scalars, const Tensor& ptr,
                     Intermediates* intermediates) override;
   /// The frames that given vectors [T, n, 4] make.
