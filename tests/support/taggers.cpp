@@ -2,6 +2,9 @@
 
 #include <cmath>
 
+#include "experiments/compose.h"
+#include "experiments/config.h"
+
 namespace lightcone::test {
 
 std::unique_ptr<Tagger> TaggerCase::make(Context& ctx) const {
@@ -13,6 +16,11 @@ std::unique_ptr<Tagger> TaggerCase::make(Context& ctx) const {
     parameter->value = to_tensor(ctx, scaled, dtype);
   }
   return tagger;
+}
+
+TaggerCase configured(const std::vector<std::string>& overrides) {
+  const ExperimentConfig config = read_config(compose({LIGHTCONE_SOURCE_DIR "/configs", "toptagging", overrides}));
+  return {config.model, config.data, DType::f32};
 }
 
 Json small_lloca(const std::string& frames, Json framesnet) {

@@ -18,6 +18,9 @@ struct TaggerCase {
   std::unique_ptr<Tagger> make(Context& ctx) const;
 };
 
+/// A network of configs/ for top tagging, in f32: {"model=tag_slim_1k", …}.
+TaggerCase configured(const std::vector<std::string>& overrides);
+
 /// A small LLoCa-Transformer with these frames; further options of the frames.
 Json small_lloca(const std::string& frames, Json framesnet = Json::object());
 Json small_slim();
