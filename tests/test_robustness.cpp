@@ -1,8 +1,7 @@
 // Random jets of every kind through forward and backward: scores and gradients stay finite. LIGHTCONE_RANDOM_JETS=100000
-// sends more of them than the fixed few hundred.
+// sends more of them than the fixed thousand for each network.
 #include <doctest/doctest.h>
 
-#include <fmt/ranges.h>
 #include <cmath>
 #include <cstdlib>
 
@@ -103,21 +102,23 @@ int64_t failures(TaggerCase network, int64_t count) {
 
 TEST_CASE("robustness: random jets have finite scores and gradients") {
   const char* wanted = std::getenv("LIGHTCONE_RANDOM_JETS");
-  const int64_t count = wanted ? std::atol(wanted) : 200;
-  std::vector<std::vector<std::string>> networks = {
-      {"model=tag_slim_1k"},
-      {"model=tag_lgatr", "model.net.num_blocks=1", "model.net.hidden_mv_channels=4", "model.net.hidden_s_channels=8",
-       "model.net.attention.num_heads=2"}};
+  const int64_t count = wanted ? std::atol(wanted) : 1000;
+  std::vector<TaggerCase> networks = {
+      configured({"model=tag_slim_1k"}),
+      configured({"model=tag_lgatr", "model.net.num_blocks=1", "model.net.hidden_mv_channels=4",
+                  "model.net.hidden_s_channels=8", "model.net.attention.num_heads=2"})};
   for (const char* frames : {"learnedpd", "learnedso13", "learnedrest"})
-    for (const char* boost_jet : {"true", "false"})
-      networks.push_back({"model=tag_transformer_1k", std::string("model/framesnet=") + frames,
-                          "model/framesnet/equivectors=equimlp_1k", std::string("data.boost_jet=") + boost_jet});
-  for (const auto& overrides : networks) {
-    INFO(fmt::format("{}", fmt::join(overrides, " ")));
-    TaggerCase network = configured(overrides);
+    for (const char* boost_jet : {"true", "false"}) {
+      networks.push_back(
+          configured({"model=tag_transformer_1k", std::string("model/framesnet=") + frames,
+                      "model/framesnet/equivectors=equimlp_1k", std::string("data.boost_jet=") + boost_jet}));
+      // Rest frames of hard constituents of 5 MeV have gamma 1e5, and scores of 1e10 in attention: too much for f32.
+      if (frames == std::string("learnedrest")) networks.back().dtype = DType::f64;
+    }
+  for (TaggerCase& network : networks) {
+    INFO(network.model.dump(), " boost_jet ", network.embedding.boost_jet);
     CHECK(failures(network, count) == 0);
-    // As it may be after training.
-    network.frames_weights = 3, network.net_weights = 3;
-    CHECK(failures(network, wanted ? 0 : count) == 0);
+    network.frames_weights = 3, network.net_weights = 3;  // as they may be after training
+    CHECK(failures(network, count / 4) == 0);
   }
 }
