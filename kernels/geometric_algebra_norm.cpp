@@ -19,8 +19,8 @@ template <class V>
   return x > 0 ? zero + 1 : x < 0 ? zero - 1 : zero;
 }
 
-/// The squares of a token's components, column by column; `stride` elements from pair to pair. The two vectors of a pair
-/// of halves have squares of opposite sign, which does not matter; bivectors have - in half 0 and + in half 1.
+/// The squares of a token's components, column by column; `stride` elements from pair to pair. The two vectors of a
+/// pair of halves have squares of opposite sign, which does not matter; bivectors have - in half 0 and + in half 1.
 template <class At, class X>
 [[gnu::always_inline]] inline auto vector_square(At at, const X* x, int64_t stride) {
   auto square = [&](int p) { return at(x + p * stride) * at(x + p * stride); };

@@ -1,4 +1,5 @@
-// Logits of jets in another laboratory: every network that promises to be equivariant, and no others beyond their group.
+// Logits of jets in another laboratory: every network that promises to be equivariant, and no others beyond their
+// group.
 #include <doctest/doctest.h>
 
 #include "tests/support/taggers.h"
@@ -36,8 +37,8 @@ std::vector<Lorentz> boosts(double rapidity) {
   return out;
 }
 
-/// Components grow as e^rapidity and squares cancel down to masses: a relative error of e^(2 rapidity) epsilon at least, what
-/// a network's own condition multiplies.
+/// Components grow as e^rapidity and squares cancel down to masses: a relative error of e^(2 rapidity) epsilon at
+/// least, what a network's own condition multiplies.
 void check_equivariant(const TaggerCase& network) {
   for (double rapidity : {0.1, 1., 2., 3., 5.}) {
     CAPTURE(rapidity);

@@ -1,5 +1,5 @@
-// Random jets of every kind through forward and backward: scores and gradients stay finite. LIGHTCONE_RANDOM_JETS=100000
-// sends more of them than the fixed thousand for each network.
+// Random jets of every kind through forward and backward: scores and gradients stay finite.
+// LIGHTCONE_RANDOM_JETS=100000 sends more of them than the fixed thousand for each network.
 #include <doctest/doctest.h>
 
 #include <cmath>
@@ -31,8 +31,8 @@ class Numbers {
   Rng rng_;
 };
 
-/// 1 to 150 constituents of 1 MeV to 10 TeV: massless, massive, slightly space-like as rounding makes them, at rest, along the
-/// beams, equal to one before, collinear with it; some jets boosted by up to gamma = 1e4.
+/// 1 to 150 constituents of 1 MeV to 10 TeV: massless, massive, slightly space-like as rounding makes them, at rest,
+/// along the beams, equal to one before, collinear with it; some jets boosted by up to gamma = 1e4.
 void add_jet(Numbers& numbers, std::vector<double>& p, std::vector<int64_t>& lengths) {
   const auto n = static_cast<int64_t>(numbers.log_uniform(1, 151));
   const auto axis = numbers.direction();

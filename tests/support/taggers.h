@@ -12,7 +12,8 @@ struct TaggerCase {
   Json model;
   EmbeddingConfig embedding{};
   DType dtype = DType::f64;
-  /// Factors of the weights (not biases) of frames network and network. At 1, fresh ones hardly tell pairs, or jets, apart.
+  /// Factors of the weights (not biases) of frames network and network. At 1, fresh ones hardly tell pairs, or jets,
+  /// apart.
   double frames_weights = 1, net_weights = 1;
 
   std::unique_ptr<Tagger> make(Context& ctx) const;
