@@ -8,7 +8,8 @@ struct LorentzVar {
   Var vectors, scalars;
 };
 
-/// Vectors and scalars divided by their joint norm, for each of `groups` groups of channels; see kernels/lorentz_norm.h.
+/// Vectors and scalars divided by their joint norm, for each of `groups` groups of channels; see
+/// kernels/lorentz_norm.h.
 LorentzVar lorentz_norm(const LorentzVar& x, double eps, int64_t groups = 1);
 
 }  // namespace lightcone

@@ -9,8 +9,8 @@ std::string cpu_model();
 
 /// Bytes per second, reads plus writes, of a copy of `bytes` bytes; the best of a few.
 double copy_bandwidth(Context& ctx, int64_t bytes);
-/// FLOP per second that products of this dtype cannot exceed: multiply-adds of vector registers or, for bf16 and f32 (six
-/// for one) where the CPU has them, of AMX tiles, without any load; the best of a few.
+/// FLOP per second that products of this dtype cannot exceed: multiply-adds of vector registers or, for bf16 and f32
+/// (six for one) where the CPU has them, of AMX tiles, without any load; the best of a few.
 double gemm_peak(Context& ctx, DType dtype, bool quick);
 
 }  // namespace lightcone::bench

@@ -28,8 +28,8 @@ JetSet read_jets(Context& ctx, NpyReader& kinematics, std::string_view name);
 /// The jets of these indices, in that order, with momenta in `dtype` (f32 or f64).
 JetSet gather_jets(Context& ctx, const JetSet& jets, std::span<const int64_t> indices, DType dtype);
 
-/// A batch as gather_jets() gives it, in parts: as many as there are times `jets_per_part` jets (the last rounded up), cut where
-/// constituents, the measure of work, are shared evenly.
+/// A batch as gather_jets() gives it, in parts: as many as there are times `jets_per_part` jets (the last rounded up),
+/// cut where constituents, the measure of work, are shared evenly.
 std::vector<JetSet> gather_parts(Context& ctx, const JetSet& jets, std::span<const int64_t> indices, DType dtype,
                                  int64_t jets_per_part);
 

@@ -28,8 +28,9 @@ struct MemoryStatistics {
 
 /// Caching CPU allocator: every block is aligned to 64 bytes; a freed block waits in the free list of its size class
 /// (four classes per power of two) for the next request of that class, or of one for which it is at most twice too
-/// large, so that what a training takes stops growing although the sizes of batches vary. Large blocks are cut from slabs of huge pages,
-/// since walks of the page table cost a few per cent of a training step. Safe to use from several threads.
+/// large, so that what a training takes stops growing although the sizes of batches vary. Large blocks are cut from
+/// slabs of huge pages, since walks of the page table cost a few per cent of a training step. Safe to use from several
+/// threads.
 ///
 /// With `guard` on (tests), blocks come filled with 0xff (NaN in every floating-point format), stand between two bands
 /// of a known pattern, and are checked when they are freed: a write outside counts in guard_violations().

@@ -22,7 +22,7 @@ using Json = nlohmann::ordered_json;
 ///       std::optional<int64_t> max_particles;                    // null is allowed exactly where the type is optional
 ///       void fields(auto& f) { f("data_dir", data_dir); f("max_particles", max_particles); }
 ///     };
-///     read_fields(json, data, "data");    // throws Error on an unknown key (with the nearest valid names) or a wrong type
+///     read_fields(json, data, "data");    // throws Error on an unknown key (naming the nearest) or a wrong type
 ///     Json out = write_fields(data);
 ///
 /// Types: bool, int64_t, double (integers are accepted), std::string, std::vector and std::array of these,

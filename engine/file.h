@@ -65,8 +65,9 @@ class Appender : public Writer {
 };
 
 /// Holds a file's lock until destruction, or until the process ends in whatever way (flock). Throws Error naming the
-/// process that holds it already and goes on to, for two seconds: one that was killed while it started another (gnuplot)
-/// leaves the lock to that one for an instant. Where the file system has no locks, held() is false and nothing is locked.
+/// process that holds it already and goes on to, for two seconds: one that was killed while it started another
+/// (gnuplot) leaves the lock to that one for an instant. Where the file system has no locks, held() is false and
+/// nothing is locked.
 class FileLock {
  public:
   explicit FileLock(const Path& path);
@@ -86,7 +87,8 @@ void sync_folder(const Path& folder);
 /// Deletes what a killed write_atomic left in a folder. Only for who holds the folder's lock.
 void remove_temporaries(const Path& folder);
 
-/// Throws Error if a file at `path` could not be written: its folder is missing or read-only, or a folder is in the way.
+/// Throws Error if a file at `path` could not be written: its folder is missing or read-only, or a folder is in the
+/// way.
 void check_writable(const Path& path);
 
 /// The bytes of a file, or of an entry in an archive, in order.

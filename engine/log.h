@@ -14,8 +14,8 @@ namespace lightcone {
 ///     log->info("Using {} threads", threads);
 ///     log.to_file(folder / "out_0.log");
 ///
-/// Lines read "[2025-03-01 12:00:00 I] text" and are in the file at once. A line that the file does not take throws Error,
-/// the first time. Handed on as a pointer; nothing is registered globally.
+/// Lines read "[2025-03-01 12:00:00 I] text" and are in the file at once. A line that the file does not take throws
+/// Error, the first time. Handed on as a pointer; nothing is registered globally.
 class Log {
  public:
   /// `terminal` = false logs to the file only (tests, all ranks but the first).

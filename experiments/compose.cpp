@@ -189,7 +189,8 @@ void collect_names(const Json& node, const std::string& prefix, std::vector<std:
   fail("config", "unknown key {}; nearest: {}", excerpt(o.key), nearest(o.key, names));
 }
 
-// Text stays text where the old value is text or the key is a name that may be null: exp_name=2024, run_name=1e5. "???" and "${...}" say nothing of the type.
+// Text stays text where the old value is text or the key is a name that may be null: exp_name=2024, run_name=1e5. "???"
+// and "${...}" say nothing of the type.
 bool keeps_text(const Override& o, const Json& old, const Json& value) {
   if ((o.key == "run_name" || o.key == "jobid") && (value.is_number() || value.is_boolean())) return true;
   if (!old.is_string() || !(value.is_number() || value.is_boolean())) return false;

@@ -97,14 +97,19 @@ int dispatch(int argc, char** argv) {
   auto* inspect_app = app.add_subcommand(
       "inspect", "what is in a run folder, checkpoint, npz or npy file; or how equivariant a network is");
   inspect_app->add_option("paths", inspected, "files and folders")->required();
+  auto* regulate =
+      inspect_app->add_flag("--regulate", equivariance.regulate,
+                            "give jets the regulator's mass before they move: without it, regulating them in "
+                            "every laboratory anew shows");
   auto* equivariance_flag = inspect_app->add_flag(
       "--equivariance", asks_equivariance,
       "boost and rotate jets: how does the output of a run's network move, or of the untrained network that "
       "overrides (model=…) describe?");
-  for (auto* option : {inspect_app->add_option("--config-path", equivariance.compose.config_dir, "-cp: as in run"),
-                       inspect_app->add_option("--config-name", equivariance.compose.config_name, "-cn: as in run"),
-                       inspect_app->add_option("--jets", equivariance.jets, "how many jets")->check(at_least_one),
-                       inspect_app->add_option("--plot", equivariance.plot, "SVG file (default: in the run's folder)")})
+  for (auto* option :
+       {inspect_app->add_option("--config-path", equivariance.compose.config_dir, "-cp: as in run"),
+        inspect_app->add_option("--config-name", equivariance.compose.config_name, "-cn: as in run"),
+        inspect_app->add_option("--jets", equivariance.jets, "how many jets")->check(at_least_one),
+        inspect_app->add_option("--plot", equivariance.plot, "SVG file (default: in the run's folder)"), regulate})
     option->needs(equivariance_flag);
   add_threads(*inspect_app, equivariance.threads);
 

@@ -7,8 +7,8 @@ namespace lightcone {
 
 struct TrainingHistory;
 
-/// metrics.csv: one row per step; validation losses stand in the row of their step. The last columns are what the network
-/// observes, by name.
+/// metrics.csv: one row per step; validation losses stand in the row of their step. The last columns are what the
+/// network observes, by name.
 class MetricsFile {
  public:
   /// An empty path: none is written. The first `begin` bytes are earlier trainings' and stay.

@@ -13,7 +13,8 @@ namespace lightcone {
 /// The folder of one run, <base_dir>/runs/<exp_name>/<run_name>/. Index 0 is the first training, each warm start adds
 /// one.
 ///
-///     config_<idx>.toml                the composed configuration of each training; its presence says that the training began
+///     config_<idx>.toml                the composed configuration of each training; its presence says that the
+///                                      training began
 ///     config.toml                      that of the latest, set to go on from it (warm_start_idx)
 ///     out_<idx>.log                    what the terminal showed
 ///     metrics.csv                      a row per step, warm starts one after the other
@@ -22,13 +23,13 @@ namespace lightcone {
 ///     models/state_run<idx>.safetensors   all that a resumed training needs (checkpoint.h)
 ///     .lock                            held by the process that writes here
 ///
-/// A kill at any instant leaves a folder that --resume goes on with, or none: a new folder is filled under another name,
-/// .<run_name>.<process>.tmp, and renamed.
+/// A kill at any instant leaves a folder that --resume goes on with, or none: a new folder is filled under another
+/// name, .<run_name>.<process>.tmp, and renamed.
 class RunFolder {
  public:
-  /// Decides name, folder and index, and writes them into `config` (run_name, run_dir, run_idx). Creates nothing yet but
-  /// locks a folder that is there. Throws Error if the folder exists and this is no warm start, if a warm start finds no
-  /// network, or if another process works on it. `resumes`: run_dir and run_idx say which run goes on.
+  /// Decides name, folder and index, and writes them into `config` (run_name, run_dir, run_idx). Creates nothing yet
+  /// but locks a folder that is there. Throws Error if the folder exists and this is no warm start, if a warm start
+  /// finds no network, or if another process works on it. `resumes`: run_dir and run_idx say which run goes on.
   explicit RunFolder(ExperimentConfig& config, bool resumes = false);
 
   bool saves() const { return saves_; }
@@ -36,8 +37,8 @@ class RunFolder {
   /// Creates the folder with config_<idx>.toml and sends the log there; to be called when all that could refuse the run
   /// has been read. `save_state` is called before the training counts as begun. Does nothing if config.save is false.
   void create(const ExperimentConfig& config, Log& log, const std::function<void()>& save_state = {});
-  /// Makes this training the one that config.toml goes on from: at once for a new run, for a warm start when its network
-  /// has been saved, so that one that fails leaves the run as it was.
+  /// Makes this training the one that config.toml goes on from: at once for a new run, for a warm start when its
+  /// network has been saved, so that one that fails leaves the run as it was.
   void publish(const ExperimentConfig& config) const;
   /// The command that goes on with this run.
   std::string resume_command() const;

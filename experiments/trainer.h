@@ -75,8 +75,8 @@ class MetricsFile;
 ///
 /// The state file is the one that counts: it holds all that the loop needs and is replaced as a whole, before every
 /// validation, every checkpoint_every_n_minutes, at the end, and when a signal asks the program to end (interrupt.h).
-/// From it resume() goes on to the same bits: what comes after a save (validation, network, rows of metrics.csv) is done
-/// again. The network is saved after each validation and at the end.
+/// From it resume() goes on to the same bits: what comes after a save (validation, network, rows of metrics.csv) is
+/// done again. The network is saved after each validation and at the end.
 ///
 /// A loss or gradient that is NaN or infinite ends it with an Error that names the step; the network of the last
 /// validation stays.
@@ -86,8 +86,8 @@ class Trainer {
   TrainingHistory train();
   /// Averaged parameters, where config.ema asks for them.
   Ema* ema() { return ema_ ? &*ema_ : nullptr; }
-  /// Goes on from what an earlier training of this run saved last; with `new_schedule` at the rate and from the start of
-  /// the schedule that the configuration names.
+  /// Goes on from what an earlier training of this run saved last; with `new_schedule` at the rate and from the start
+  /// of the schedule that the configuration names.
   void warm_start(int64_t index, bool new_schedule = false);
   /// Goes on where this training was when it was saved last.
   void resume();

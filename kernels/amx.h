@@ -16,8 +16,8 @@ bool amx_available();
 void use_amx(bool on);
 
 #if defined(__AMX_BF16__)
-/// GCC does not know that _tile_loadd reads memory (nor how much _tile_loadconfig reads): between what was written there
-/// and the load stands a call of this.
+/// GCC does not know that _tile_loadd reads memory (nor how much _tile_loadconfig reads): between what was written
+/// there and the load stands a call of this.
 inline void finish_writes() { asm volatile("" ::: "memory"); }
 
 /// The shapes of the tile registers for the calling thread, until the end of the scope. Scopes do not nest; the other

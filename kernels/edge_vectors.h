@@ -15,8 +15,8 @@ namespace lightcone::kernels {
 //     y_i      = v_i / max(sqrt |sum over k of v_ik^2|, 1e-5)             with layer_norm; else v_i
 //
 // `receiver` = s W_a^T + b and `sender` = s W_b^T are the parts of a first layer on [s_i, s_j, e_ij] that belong to one
-// constituent each; the caller computes them once per constituent. norm_ij = max(sqrt |f_ij^2|, 1e-6) with fm_norm, else
-// 1. Squares are Minkowski's, metric (+,-,-,-); GELU is the exact one. Bounds have no gradient where they act.
+// constituent each; the caller computes them once per constituent. norm_ij = max(sqrt |f_ij^2|, 1e-6) with fm_norm,
+// else 1. Squares are Minkowski's, metric (+,-,-,-); GELU is the exact one. Bounds have no gradient where they act.
 //
 //   p           [T, 4]        f64 or f32: (E, px, py, pz). All that is done with momenta is done in f64.
 //   ptr         [B+1]         i32, see segment.h; pairs are those within a jet
@@ -28,7 +28,9 @@ namespace lightcone::kernels {
 // Memory is O(T H): pairs live in blocks of some dozens, and the backward computes them again. A jet's rows depend on
 // that jet alone, bit by bit; gradients of the perceptron are sums over fixed groups of jets, combined in order. All
 // bits are independent of the number of threads. A constituent without others gets v = 0. Light-like, collinear and
-// equal momenta give finite results and gradients. Throws Error if a shape, dtype or option does not fit.
+// equal momenta give finite results and gradients: a constituent sends none if that to its v is beyond the root of the
+// largest number of the perceptron's dtype, as where frames hardly exist (an infinite one passes). Throws Error if a
+// shape, dtype or option does not fit.
 
 enum class EdgeMomentum : uint8_t { add, diff, single };     ///< f_ij = p_i + p_j, p_i - p_j or p_j
 enum class EdgeWeight : uint8_t { softmax, exp, softplus };  ///< softmax over j; exp of a logit in [-10, 10]
@@ -39,8 +41,9 @@ struct EdgeVectorsOptions {
   Pool aggregation = Pool::sum;  ///< over j
   bool fm_norm = true, layer_norm = true;
   double edge_mean = 0, edge_std = 1;
-  /// Every h before its GELU becomes h / (1 - dropout) where u >= dropout, else 0: for channel c in front of layer l, u is
-  /// element (l P + pair) H + c of the Draw. The P ordered pairs are counted jet by jet, i by i, j by j, without j = i.
+  /// Every h before its GELU becomes h / (1 - dropout) where u >= dropout, else 0: for channel c in front of layer l, u
+  /// is element (l P + pair) H + c of the Draw. The P ordered pairs are counted jet by jet, i by i, j by j, but for
+  /// j = i.
   double dropout = 0;
 };
 int64_t count_pairs(const Tensor& ptr);  ///< P

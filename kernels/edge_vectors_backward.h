@@ -13,6 +13,10 @@ struct Output {
   double* p;
 };
 
+/// What the perceptron's dtype can square; with more, products in the backward would overflow.
+template <class S>
+const double largest_gradient = std::sqrt(static_cast<double>(std::numeric_limits<S>::max()));
+
 /// A tile's gradient of v, [n][4][lane], and its product with v, [n][lane].
 template <class S>
 void to_sums(const Tile<S>& tile, const double* dy, const double* y, const double* norm, double* dv, double* dv_v) {
@@ -35,6 +39,11 @@ void to_sums(const Tile<S>& tile, const double* dy, const double* y, const doubl
       dv[i * W + l] = d * tile.in.share(tile.jet);
       if (tile.in.options.nonlinearity == EdgeWeight::softmax) dv_v[i / 4 * W + l] += d * y[row + i] * length;
     }
+    double largest = 0;
+    for (int64_t i = 0; i < 4 * n; ++i)
+      largest = std::max({largest, std::abs(dv[i * W + l]), std::abs(dv_v[i / 4 * W + l])});
+    if (!(largest > largest_gradient<S>) || std::isinf(largest)) continue;
+    for (int64_t i = 0; i < 4 * n; ++i) dv[i * W + l] = dv_v[i / 4 * W + l] = 0;
   }
 }
 

@@ -54,8 +54,8 @@ void transpose(Vector<S> (&x)[lanes<S>]) {
   }
 }
 
-/// y[r, pair] (+)= sum over c < depth of w(r, c) x[c, pair] for `n` senders; w(r, c) = w[r * row + c], or w[c * row + r]
-/// if transposed.
+/// y[r, pair] (+)= sum over c < depth of w(r, c) x[c, pair] for `n` senders; w(r, c) = w[r * row + c], or w[c * row +
+/// r] if transposed.
 template <class S, bool transposed>
 void multiply(int64_t n, int64_t rows, int64_t depth, const S* w, int64_t row, const S* x, S* y, bool accumulate) {
   const int64_t step = gemm::tile_rows[n - 1], pairs = n * lanes<S>;

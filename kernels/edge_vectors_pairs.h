@@ -73,8 +73,8 @@ class Pairs {
     }
   }
 
-  /// Gradients of momenta. For sender v, of four-momentum p: dm = d loss / d (f / norm), its product with f, and de = d loss / d e. Adds to
-  /// the receivers' `to` [4][W] and to the sender's.
+  /// Gradients of momenta. For sender v, of four-momentum p: dm = d loss / d (f / norm), its product with f, and de = d
+  /// loss / d e. Adds to the receivers' `to` [4][W] and to the sender's.
   void add_gradient(int64_t v, const double* p, const double (&dm)[4][W], const double (&dm_f)[W], const S* de,
                     double* to, double* to_sender) const {
     double f[4][W], scale[W], dm2[W];

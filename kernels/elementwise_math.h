@@ -31,9 +31,9 @@ inline Normal<double> normal(double x) {
           0.39894228040143267794 * vector_math::exp(-0.5 * x * x)};
 }
 
-/// In f32 both come from one exponential: 1 - cdf(a) = exp(-a^2 / 2) t R(t) / 2 for a >= 0, t = 1 / (1 + 0.3 a / sqrt 2), with R fitted
-/// for least relative error, 2e-8; 2^f likewise on [-1/2, 1/2]. Relative errors of cdf and density grow from 1e-7 to 2e-6 where
-/// they are as small as 1e-7.
+/// In f32 both come from one exponential: 1 - cdf(a) = exp(-a^2 / 2) t R(t) / 2 for a >= 0, t = 1 / (1 + 0.3 a / sqrt
+/// 2), with R fitted for least relative error, 2e-8; 2^f likewise on [-1/2, 1/2]. Relative errors of cdf and density
+/// grow from 1e-7 to 2e-6 where they are as small as 1e-7.
 inline Normal<float> normal(float x) {
   constexpr float last = 13;  // where the density vanishes in f32
   const float a = std::min(std::abs(x), last);

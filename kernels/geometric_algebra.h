@@ -1,10 +1,10 @@
 #pragma once
 #include "engine/context.h"
 
-/// Multivectors of the space-time algebra (metric +,-,-,-), for L-GATr (Spinner et al., arXiv:2405.14806; Brehmer et al.,
-/// arXiv:2411.00446). Equivariant maps mix a component with its dual, the pseudoscalar times it, and with nothing else;
-/// so a component and its dual lie side by side, as the real and imaginary part of one number would, and such a map is
-/// one plain matrix product.
+/// Multivectors of the space-time algebra (metric +,-,-,-), for L-GATr (Spinner et al., arXiv:2405.14806; Brehmer et
+/// al., arXiv:2411.00446). Equivariant maps mix a component with its dual, the pseudoscalar times it, and with nothing
+/// else; so a component and its dual lie side by side, as the real and imaginary part of one number would, and such a
+/// map is one plain matrix product.
 ///
 ///   x  [8, T, 2C]    f64, f32 or bf16;    T tokens, C channels
 ///

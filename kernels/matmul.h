@@ -17,9 +17,9 @@ namespace lightcone::kernels {
 // that case x may be a bf16 tensor, and so may y: half of the memory for activations that products alone read. dx has
 // the dtype of x, and dy, pre and residual that of y.
 //
-// Row t of y (and of dx) depends on row t of x (dy) and on w and b alone, bit by bit: a jet's score does not change with
-// its batch. Weight gradients are summed over fixed blocks of tokens, combined in order; all bits are independent of the
-// number of threads. T, N and K may be 0 (a sum over nothing is 0).
+// Row t of y (and of dx) depends on row t of x (dy) and on w and b alone, bit by bit: a jet's score does not change
+// with its batch. Weight gradients are summed over fixed blocks of tokens, combined in order; all bits are independent
+// of the number of threads. T, N and K may be 0 (a sum over nothing is 0).
 // Throws Error if a shape or dtype differs.
 
 /// The weights w [N, K] of a linear map and the orders in which its products read them, each made when first needed and

@@ -5,9 +5,9 @@
 
 namespace lightcone::kernels {
 
-/// Local frames of particles from predicted four-vectors (Spinner et al., arXiv:2505.20280): matrices L that take global
-/// to local components, x' = L x. Vectors in another global frame give f(Lambda v) = f(v) Lambda^-1, and so the same
-/// local components. Metric (+,-,-,-).
+/// Local frames of particles from predicted four-vectors (Spinner et al., arXiv:2505.20280): matrices L that take
+/// global to local components, x' = L x. Vectors in another global frame give f(Lambda v) = f(v) Lambda^-1, and so the
+/// same local components. Metric (+,-,-,-).
 ///
 /// Four-vectors [T, ..., 4] are f64 or f32, gradients to them alike; arithmetic and frames [T, 4, 4] are f64. A
 /// particle's frame depends on its own vectors (and its own random numbers) alone. No particles: nothing is written but

@@ -82,6 +82,13 @@ struct Normalised3 {
   LIGHTCONE_INLINE Vec3 backward(const Vec3& dy) const { return scale * (dy - moving * dot(dy, y) * y); }
 };
 
+/// v without its part along e, d = <e, e>: twice, as the first time leaves rounding errors of what cancels, which count
+/// where v is nearly parallel to e (vectors of a fresh network are).
+LIGHTCONE_INLINE Vec4 without(Vec4 v, const Vec4& e, double d) {
+  v = v - inner(v, e) / d * e;
+  return v - inner(v, e) / d * e;
+}
+
 /// Four orthonormal vectors e0 ... e3 from three by the method of Gram and Schmidt.
 struct GramSchmidt4 {
   Normalised4 n0, n1, n2;
@@ -97,10 +104,10 @@ struct GramSchmidt4 {
         d0(inner(n0.y, n0.y) + eps),
         c01(inner(n1.y, n0.y) / d0),
         c02(inner(n2.y, n0.y) / d0),
-        n_e1(n1.y - c01 * n0.y, eps),
+        n_e1(without(n1.y, n0.y, d0), eps),
         d1(inner(n_e1.y, n_e1.y) + eps),
         c12(inner(n2.y, n_e1.y) / d1),
-        n_e2(n2.y - c02 * n0.y - c12 * n_e1.y, eps) {}
+        n_e2(without(without(without(n2.y, n0.y, d0), n_e1.y, d1), n0.y, d0), eps) {}
   LIGHTCONE_INLINE const Vec4& e0() const { return n0.y; }
   LIGHTCONE_INLINE const Vec4& e1() const { return n_e1.y; }
   LIGHTCONE_INLINE const Vec4& e2() const { return n_e2.y; }
@@ -119,21 +126,30 @@ struct GramSchmidt4 {
   }
 };
 
-/// The same by cross products alone.
+/// The same by cross products alone. They do not change with what their arguments have in common, which is left out, as
+/// it would cancel.
 struct Cross4 {
-  Normalised4 n0, n1, n2, n_e1, n_e2, n_e3;
+  Normalised4 n0, n1, n2;
+  Vec4 u1, u2;  ///< the second and the third vector, orthogonal to e0
+  Normalised4 n_e1, n_e2, n_e3;
 
   LIGHTCONE_INLINE Cross4(const Vec4& v0, const Vec4& v1, const Vec4& v2, double eps)
       : n0(v0, eps),
         n1(v1, eps),
         n2(v2, eps),
-        n_e1(cross(n0.y, n1.y, n2.y), eps),
-        n_e2(cross(n0.y, n_e1.y, n2.y), eps),
+        u1(without(n1.y, n0.y, inner(n0.y, n0.y) + eps)),
+        u2(without(n2.y, n0.y, inner(n0.y, n0.y) + eps)),
+        n_e1(cross(n0.y, u1, without_direction(u2, u1, eps)), eps),
+        n_e2(cross(n0.y, n_e1.y, u2), eps),
         n_e3(cross(n0.y, n_e1.y, n_e2.y), eps) {}
   LIGHTCONE_INLINE const Vec4& e0() const { return n0.y; }
   LIGHTCONE_INLINE const Vec4& e1() const { return n_e1.y; }
   LIGHTCONE_INLINE const Vec4& e2() const { return n_e2.y; }
   LIGHTCONE_INLINE const Vec4& e3() const { return n_e3.y; }
+  LIGHTCONE_INLINE static Vec4 without_direction(const Vec4& v, const Vec4& u, double eps) {
+    const Vec4 e = Normalised4(u, eps).y;
+    return without(v, e, inner(e, e) + eps);
+  }
 
   LIGHTCONE_INLINE void backward(Vec4 de0, Vec4 de1, Vec4 de2, const Vec4& de3, Vec4& dv0, Vec4& dv1, Vec4& dv2) const {
     Vec4 dn1{}, dn2{};
@@ -153,10 +169,12 @@ struct Orthonormal3 {
   Normalised3 n_e1;
 
   LIGHTCONE_INLINE Orthonormal3(const Vec3& v0, const Vec3& v1, double eps)
-      : n0(v0, eps),
-        n1(v1, eps),
-        along(dot(n1.y, n0.y)),
-        n_e1(by_cross ? cross(n0.y, n1.y) : n1.y - along * n0.y, eps) {}
+      : n0(v0, eps), n1(v1, eps), along(dot(n1.y, n0.y)), n_e1(by_cross ? cross(n0.y, apart()) : apart(), eps) {}
+  /// The second without its part along the first; twice, as above.
+  LIGHTCONE_INLINE Vec3 apart() const {
+    const Vec3 u = n1.y - along * n0.y;
+    return u - dot(u, n0.y) * n0.y;
+  }
   LIGHTCONE_INLINE const Vec3& e0() const { return n0.y; }
   LIGHTCONE_INLINE const Vec3& e1() const { return n_e1.y; }
   LIGHTCONE_INLINE Vec3 e2() const { return cross(n0.y, n_e1.y); }

@@ -5,9 +5,9 @@
 
 #include "engine/dtype.h"
 
-// Vector exp, log, log1p, tanh, erf and atan2 from the C library (libmvec), for loops under `#pragma omp simd`. The library's
-// own header offers them only with -ffast-math, which nothing here uses; so they are declared again with their vector
-// variants (x86 only).
+// Vector exp, log, log1p, tanh, erf and atan2 from the C library (libmvec), for loops under `#pragma omp simd`. The
+// library's own header offers them only with -ffast-math, which nothing here uses; so they are declared again with
+// their vector variants (x86 only).
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define LIGHTCONE_VECTOR_MATH _Pragma("omp declare simd notinbranch")
 #else

@@ -5,8 +5,8 @@
 namespace lightcone {
 
 /// What taggers have in common whose network is equivariant by itself: constituents and spurions (beams, time) are its
-/// tokens, and only the spurions, and features that belong to the laboratory, break the symmetry. Logits are the mean over
-/// all tokens of a jet, or those of a global token in front of them.
+/// tokens, and only the spurions, and features that belong to the laboratory, break the symmetry. Logits are the mean
+/// over all tokens of a jet, or those of a global token in front of them.
 class EquivariantTagger : public Tagger {
  protected:
   /// Throws Error if the model group asks for other than identity frames.

@@ -19,6 +19,8 @@ class FramesNet : public Module {
   virtual bool is_identity() const { return false; }
   /// They are predicted from tokens, so that scalars and spurions count.
   virtual bool is_learned() const { return false; }
+  /// A token's own four-momentum is at rest in its frame.
+  virtual bool is_rest_frame() const { return false; }
   /// fourmomenta [T, 4] in GeV, scalars [T, S] in the network's dtype, ptr [B + 1].
   virtual Frames operator()(const Var& fourmomenta, const Var& scalars, const Tensor& ptr,
                             Intermediates* intermediates) = 0;

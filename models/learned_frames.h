@@ -36,12 +36,13 @@ struct LearnedFramesConfig {
 ///     LearnedSO2Frames    no boost, references the z axis, v_0                         rotations about the beam
 ///     LearnedZFrames      boost (v_0.E, 0, 0, v_0.pz), references v_1, the z axis      boosts along the beam and those
 ///
-/// Frames are f64. Passes observe reg_lightlike, reg_collinear (or reg_coplanar), gamma_mean, gamma_max and, with a limit,
-/// reg_gammamax (Tape::observe).
+/// Frames are f64. Passes observe reg_lightlike, reg_collinear (or reg_coplanar), gamma_mean, gamma_max and, with a
+/// limit, reg_gammamax (Tape::observe).
 class LearnedFrames : public FramesNet {
  public:
   LearnedFrames(Context& ctx, const Json& options, int64_t num_scalars, DType dtype);
   bool is_learned() const override { return true; }
+  bool is_rest_frame() const override { return type_ == Type::rest; }
   Frames operator()(const Var& fourmomenta, const Var& scalars, const Tensor& ptr,
                     Intermediates* intermediates) override;
   /// The frames that given vectors [T, n, 4] make.

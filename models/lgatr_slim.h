@@ -36,11 +36,12 @@ struct LGATrSlimConfig {
 ///
 ///     h = linear_in(x);   h += attention(norm(h));   h += mlp(norm(h));   y = linear_out(h)
 ///
-/// for vectors and scalars side by side; they mix in norms, in the scores of attention and in the gates' arguments. Where
-/// out_v_channels is 0, the last MLP leaves vectors out, and y.vectors is Var{}.
+/// for vectors and scalars side by side; they mix in norms, in the scores of attention and in the gates' arguments.
+/// Where out_v_channels is 0, the last MLP leaves vectors out, and y.vectors is Var{}.
 class LGATrSlim : public Module {
  public:
-  /// Throws Error naming the option if a size is not positive (those of inputs and outputs may be 0) or an option unknown.
+  /// Throws Error naming the option if a size is not positive (those of inputs and outputs may be 0) or an option
+  /// unknown.
   LGATrSlim(Context& ctx, const LGATrSlimConfig& config, DType dtype);
   ~LGATrSlim() override;
   /// Vectors [T, 4, in_v_channels], scalars [T, in_s_channels], ptr [B+1] i32 row offsets of the jets.

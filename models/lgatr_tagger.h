@@ -20,8 +20,8 @@ struct LGATrTaggerConfig {
   }
 };
 
-/// L-GATr on the tokens of EquivariantTagger: multivectors with the momentum as vector, their scalars. Logits are the scalar
-/// components of the result.
+/// L-GATr on the tokens of EquivariantTagger: multivectors with the momentum as vector, their scalars. Logits are the
+/// scalar components of the result.
 class LGATrTagger : public EquivariantTagger {
  public:
   LGATrTagger(Context& ctx, const Json& model, const TaggingTask& task, const EmbeddingConfig& embedding, DType dtype)

@@ -31,6 +31,13 @@ struct Constituents {
   }
 };
 
+/// (m, 0, 0, 0), what p is in its own rest frame. L p is that up to rounding, and of nothing but rounding its angles
+/// would be made, another one in every laboratory.
+Var at_rest(const Var& p) {
+  const int64_t T = p.dim(0);
+  return concat({reshape(mass(p), {T, 1}), p.tape().constant(p.context().zeros({T, 3}, p.dtype()))});
+}
+
 Var rows_of(const Var& x, const Tensor& rows) {
   const Shape shape = x.shape();
   if (shape.rank() == 2) return gather_rows(x, rows);
@@ -90,7 +97,7 @@ LocalJets LlocaTagger::local_jets(Tape& tape, const JetSet& jets, bool with_four
       const Var jet = segment_broadcast(tape.constant(e.jets), out.ptr);
       const Var seen = reshape(cast(concat({out.fourmomenta, jet}), DType::f64), {T, 2, 4});
       const Var local = reshape(lorentz_transform(out.frames.matrices, seen), {T, 8});
-      out.fourmomenta = slice(local, 0, 4);
+      out.fourmomenta = framesnet_->is_rest_frame() ? at_rest(cast(out.fourmomenta, DType::f64)) : slice(local, 0, 4);
       columns.push_back(jet_features(out.fourmomenta, slice(local, 4, 4), TaggingFeatures::all, dtype_));
       // The backbone works in the network's dtype.
       out.frames.matrices = cast(out.frames.matrices, dtype_);

@@ -13,8 +13,8 @@ struct LocalJets {
   Tensor ptr;       ///< [B + 1]
 };
 
-/// What the LLoCa taggers have in common (Spinner et al., arXiv:2505.20280, section 5): jets get local frames from a frames
-/// network, which sees the spurions, too; the backbone gets features that do not change with the laboratory.
+/// What the LLoCa taggers have in common (Spinner et al., arXiv:2505.20280, section 5): jets get local frames from a
+/// frames network, which sees the spurions, too; the backbone gets features that do not change with the laboratory.
 /// State dict: framesnet.…, trafo_fourmomenta.…, and what the tagger adds.
 class LlocaTagger : public Tagger {
  public:

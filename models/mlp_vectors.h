@@ -27,8 +27,8 @@ struct MlpVectorsConfig {
   }
 };
 
-/// Vectors from a perceptron of pairs (kernels/edge_vectors.h). Buffers: mean and spread of the pairs' logarithms on the
-/// first training batch, and whether they have been measured.
+/// Vectors from a perceptron of pairs (kernels/edge_vectors.h). Buffers: mean and spread of the pairs' logarithms on
+/// the first training batch, and whether they have been measured.
 class MlpVectors : public Equivectors {
  public:
   MlpVectors(Context& ctx, const Json& options, int64_t num_vectors, int64_t num_scalars, DType dtype);

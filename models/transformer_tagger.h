@@ -22,8 +22,9 @@ struct TransformerTaggerConfig {
   }
 };
 
-/// The Transformer on jets: per constituent the features of LocalJets (lloca_tagger.h), (global-token flag) -> logits per
-/// constituent, averaged over the jet, or the logits of the global token (features zero, flag 1, frame the identity).
+/// The Transformer on jets: per constituent the features of LocalJets (lloca_tagger.h), (global-token flag) -> logits
+/// per constituent, averaged over the jet, or the logits of the global token (features zero, flag 1, frame the
+/// identity).
 class TransformerTagger : public LlocaTagger {
  public:
   TransformerTagger(Context& ctx, const Json& model, const TaggingTask& task, const EmbeddingConfig& embedding,

@@ -1,7 +1,7 @@
 // Ten thousand random sizes, layouts and options against the oracles. To see one of them again, alone:
 //   LIGHTCONE_CASE=1234 build/lightcone_tests -sf='*test_random_ops.cpp'
-// and for other ones: LIGHTCONE_CASE=10001-50000. Of those, one in ten thousand may be a tensor so small that all of its
-// gradient cancels, and fail by that.
+// and for other ones: LIGHTCONE_CASE=10001-50000. Of those, one in ten thousand may be a tensor so small that all of
+// its gradient cancels, and fail by that.
 #include <doctest/doctest.h>
 
 #include <algorithm>

@@ -38,9 +38,9 @@ struct Kills {
   int all() const { return before + during + after; }
 };
 
-// Starts the run `index`, kills it at a random instant, goes on, kills it again, until one comes to its end. Instants by
-// the clock reach the set-up, the evaluation and the plots; those by the steps reach the training, however short a part
-// of the run it is on this machine.
+// Starts the run `index`, kills it at a random instant, goes on, kills it again, until one comes to its end. Instants
+// by the clock reach the set-up, the evaluation and the plots; those by the steps reach the training, however short a
+// part of the run it is on this machine.
 void kill_until_complete(const Arguments& start, const fs::path& folder, int index, std::mt19937& random,
                          Kills& kills) {
   const fs::path config = folder / run / fmt::format("config_{}.toml", index),

@@ -73,8 +73,8 @@ double distance(const Tensor& a, const Tensor& b) {
 }  // namespace
 
 // Amp rounds the two factors of every product, by 2^-9 of each number at most. On the way to a gradient lie, forward, 6
-// products of each block and those of linear_in and linear_out, and about as many backward: 4 (6 · 2 + 2) = 56 roundings
-// of independent signs, which move it by √56 2^-9 of its length.
+// products of each block and those of linear_in and linear_out, and about as many backward: 4 (6 · 2 + 2) = 56
+// roundings of independent signs, which move it by √56 2^-9 of its length.
 TEST_CASE("transformer: gradients under amp are those of f32, as far as bf16 factors allow") {
   constexpr double limit = 7.5 * 0x1p-9;
   for (const char* variant : {"plain", "multi-query", "dropout"}) {

@@ -194,8 +194,8 @@ TEST_CASE("the order of a row's sum depends on its length alone") {
   check_order<bf16>();
 }
 
-// Each lane adds n / (2 lanes) numbers and the lanes add up in a tree: that many roundings of at most the sum, while one
-// after the other there would be n, here all in the same direction.
+// Each lane adds n / (2 lanes) numbers and the lanes add up in a tree: that many roundings of at most the sum, while
+// one after the other there would be n, here all in the same direction.
 TEST_CASE("sums of long rows lose little") {
   auto worst = [](auto zero, int64_t n, double unit) {
     using S = decltype(zero);

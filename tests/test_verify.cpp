@@ -82,7 +82,8 @@ std::string line_of(const std::string& output, const std::string& name) {
 
 namespace {
 
-// Files whose names start with `network`: all agree, in f64 and, unless told otherwise, with an f32 network. The number of files.
+// Files whose names start with `network`: all agree, in f64 and, unless told otherwise, with an f32 network. The number
+// of files.
 int verify_all(const char* network, std::initializer_list<const char*> intermediates, bool float32 = true) {
   int files = 0;
   for (const auto& entry : fs::directory_iterator(golden)) {

@@ -18,17 +18,21 @@ namespace lightcone {
 /// A new schedule takes the groups' present rates as its base and sets those of the first step. With t the number of
 /// times that it was stepped, N = int(iterations * scheduler_scale) and B batches per epoch:
 ///
-///   CosineAnnealingLR             eta_min + (base - eta_min) (1 + cos(pi t/N))/2, after each update; past N it rises again
+///   CosineAnnealingLR             eta_min + (base - eta_min) (1 + cos(pi t/N))/2, after each update; past N it rises
+///                                 again
 ///   CosineAnnealingWarmRestarts   the same with t mod T0 and T0, T0 = int(N/2)
-///   OneCycleLR                    after each update: half cosines from max/div_factor to max at t = pct_start N - 1 and on to 1e-4 of the
-///                                 start at N - 1, where max is the config's lr *for every group*; beta1 goes 0.95, 0.85, 0.95 with it,
-///                                 whatever betas the optimiser was given. Stepping to t = N + 1 throws Error, as in PyTorch
-///   ReduceLROnPlateau             after each validation: unless loss < best (1 - 1e-4) it was a bad one (NaN is bad); after more than
-///                                 `patience` bad ones in a row, rates are multiplied by `factor`, changes of 1e-8 or less left out
-///   flat+decay                    epochs = int(N/B), times 10 for jctagging; in each of the last max(1, int(0.3 epochs)) rates are
-///                                 multiplied so that they end at 1%. Stepped after the iterations 0, B, 2B, … (jctagging: multiples of
-///                                 int(B/10)), hence one epoch ahead. With 0 epochs it never decays, with 1 the whole run has 1%.
-///                                 Experiments other than toptagging and jctagging do not step it at all, as in the references
+///   OneCycleLR                    after each update: half cosines from max/div_factor to max at t = pct_start N - 1
+///                                 and on to 1e-4 of the start at N - 1, where max is the config's lr *for every
+///                                 group*; beta1 goes 0.95, 0.85, 0.95 with it, whatever betas the optimiser was given.
+///                                 Stepping to t = N + 1 throws Error, as in PyTorch
+///   ReduceLROnPlateau             after each validation: unless loss < best (1 - 1e-4) it was a bad one (NaN is bad);
+///                                 after more than `patience` bad ones in a row, rates are multiplied by `factor`,
+///                                 changes of 1e-8 or less left out
+///   flat+decay                    epochs = int(N/B), times 10 for jctagging; in each of the last max(1, int(0.3
+///                                 epochs)) rates are multiplied so that they end at 1%. Stepped after the iterations
+///                                 0, B, 2B, … (jctagging: multiples of int(B/10)), hence one epoch ahead. With 0
+///                                 epochs it never decays, with 1 the whole run has 1%. Experiments other than
+///                                 toptagging and jctagging do not step it at all, as in the references
 ///
 /// Source: torch.optim.lr_scheduler and the experiments' training loop.
 class Scheduler {
@@ -65,8 +69,8 @@ std::unique_ptr<Scheduler> make_scheduler(const SchedulerOptions& options, Optim
 ///
 ///   none
 ///   steps         after each epoch: x 0.1 at round(E/3) and twice that
-///   flat+decay    after each epoch: as above, counted at epoch ends; with lr_mult only groups 2 and 3 decay, of the four
-///                 (no decay, decay) x (1, multiplied)
+///   flat+decay    after each epoch: as above, counted at epoch ends; with lr_mult only groups 2 and 3 decay, of the
+///                 four (no decay, decay) x (1, multiplied)
 ///   flat+linear   after each update: warm-up from 0, then 1 until 0.7 E S - 1, then linearly to 0, but at least 0.001
 ///   flat+cos      the same with a half cosine
 ///   warmup+cos    after each update: warm-up from 0, then a half cosine to 0

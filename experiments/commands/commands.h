@@ -46,6 +46,7 @@ struct EquivarianceRequest {
   int64_t directions = 8;  ///< of each kind of transformation
   std::string plot;        ///< SVG file; by default in the run's folder, or none
   int threads = 0;
+  bool regulate = false;  ///< the mass regulator acts before jets move, too: it is no equivariant part of the network
 };
 /// Boosts and rotates jets and prints how the network's output moves.
 int equivariance_command(const EquivarianceRequest& request);

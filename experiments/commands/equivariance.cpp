@@ -57,6 +57,17 @@ JetSet moved(Context& ctx, const JetSet& jets, const Lorentz& lambda) {
   return out;
 }
 
+/// Light constituents get the regulator's mass.
+JetSet regulated(Context& ctx, const JetSet& jets, EmbeddingConfig embedding) {
+  embedding.boost_jet = false;
+  embedding.max_particles = {};
+  JetSet out = jets;
+  out.fourmomenta = embed_jets(ctx, embedding, jets.fourmomenta, ctx.empty({jets.fourmomenta.dim(0), 0}, DType::f64),
+                               jets.ptr, DType::f64, {.spurions = false, .tagging_features = false})
+                        .fourmomenta;
+  return out;
+}
+
 /// The same network in f64 and f32, in any laboratory.
 class Network {
  public:
@@ -149,7 +160,8 @@ int equivariance_command(const EquivarianceRequest& request) {
   const JetSet all = read_toptagging(ctx, file, "test");
   std::vector<int64_t> indices(std::min(request.jets, all.size()));
   for (size_t i = 0; i < indices.size(); ++i) indices[i] = static_cast<int64_t>(i);
-  const JetSet jets = gather_jets(ctx, all, indices, DType::f64);
+  JetSet jets = gather_jets(ctx, all, indices, DType::f64);
+  if (request.regulate) jets = regulated(ctx, jets, config.data);
 
   auto parameters = make_tagger(ctx, config.model, task, config.data, DType::f64);
   if (model.empty())

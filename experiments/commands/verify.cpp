@@ -77,8 +77,9 @@ void compare_embedding(Context& ctx, const Safetensors& file, const EmbeddingCon
   const auto there = [&](const char* name) { return file.has(fmt::format("out/embedding_{}", name)); };
   if (config.boost_jet && config.tagging_features && there("fourmomenta") && there("is_spurion") && there("batch") &&
       there("tagging_features")) {
-    // A jet at rest has eta_jet = pz_jet / 1e-5 (the bound on |p|), and its pz_jet is nothing but rounding: 1e-13 GeV become 1e-8 in deta and
-    // four times that in dR. So features are compared given the file's boosted momenta, and then as a whole with that rounding allowed.
+    // A jet at rest has eta_jet = pz_jet / 1e-5 (the bound on |p|), and its pz_jet is nothing but rounding: 1e-13 GeV
+    // become 1e-8 in deta and four times that in dR. So features are compared given the file's boosted momenta, and
+    // then as a whole with that rounding allowed.
     EmbeddingConfig given = config;
     given.boost_jet = false;
     given.mass_reg.reset();
@@ -163,7 +164,8 @@ void compare_trajectory(Context& ctx, const Safetensors& file, ExperimentConfig 
     grad_norms.push_back(update(ctx, tagger, optimizer, nullptr, config.training, static_cast<int64_t>(s)).total);
   }
   comparison.compare("traj/loss", losses, {theirs.begin(), theirs.begin() + valid}, limit);
-  // What the noise of noise_traj is for losses, that of noise_grad is for gradients and for what they make of parameters.
+  // What the noise of noise_traj is for losses, that of noise_grad is for gradients and for what they make of
+  // parameters.
   const double gradient_limit = std::max(limit, tolerance(file, "noise_grad", float32));
   if (file.has("traj/grad_norm")) {
     auto norms = values(ctx, file.load(ctx, "traj/grad_norm"));

@@ -188,7 +188,8 @@ void finish(const ExperimentConfig& config, const RunFolder& folder, const Tagge
                  html(make_report(config, tagger, history, evaluation, seconds, threads)));
     log->info("Report: {}", (folder.path() / "report.html").string());
   }
-  // As with the configuration: the latest, and each warm start's own; the last file of all says that the run is complete.
+  // As with the configuration: the latest, and each warm start's own; the last file of all says that the run is
+  // complete.
   const std::string results = results_json(evaluation, tagger, history, seconds).dump(2) + "\n";
   write_atomic(folder.path() / "results.json", results);
   write_atomic(RunFolder::results_path(folder.path(), folder.index()), results);

@@ -11,8 +11,8 @@
 
 namespace lightcone {
 
-/// What an experiment's data demand of the network. jctagging has ten classes and, by data.features, scalars per constituent: default 10
-/// (charge, particle type, displacements), pid 6, displacements 4, fourmomenta 0.
+/// What an experiment's data demand of the network. jctagging has ten classes and, by data.features, scalars per
+/// constituent: default 10 (charge, particle type, displacements), pid 6, displacements 4, fourmomenta 0.
 TaggingTask tagging_task(const ExperimentConfig& config);
 
 /// The tagger that the configuration describes, in f32 or, with use_float64, f64.
@@ -21,7 +21,8 @@ std::unique_ptr<Tagger> build_tagger(Context& ctx, const ExperimentConfig& confi
 /// Mean loss of one batch: binary cross entropy for one output (labels 0, 1), cross entropy for several.
 Var tagging_loss(const Var& logits, const Tensor& labels);
 
-/// A batch is worked on in parts of this many jets: about a thousand constituents, whose activations fit a core's cache.
+/// A batch is worked on in parts of this many jets: about a thousand constituents, whose activations fit a core's
+/// cache.
 inline constexpr int64_t jets_per_part = 16;
 
 /// What one part of a batch contributes to the batch's mean loss.

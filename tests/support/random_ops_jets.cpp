@@ -33,7 +33,8 @@ struct Features {
   double sign(int64_t f) const { return negative >> (f / channels) & 1 ? -1 : 1; }
 };
 
-// softmax(scale <q, k>) v by the formula. Queries stand in q[i] from column 0; keys, then values, in kv[i] from `first`.
+// softmax(scale <q, k>) v by the formula. Queries stand in q[i] from column 0; keys, then values, in kv[i] from
+// `first`.
 std::vector<Array> naive_attention(const std::vector<const Array*>& q, const std::vector<const Array*>& kv,
                                    const std::vector<Features>& parts, bool fused, const std::vector<double>& q_ptr,
                                    const std::vector<double>& k_ptr, int64_t H, int64_t Hk, double scale) {
