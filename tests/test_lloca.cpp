@@ -114,6 +114,25 @@ TEST_CASE("equivariance: frames of all of SO(1,3)") {
         }
 }
 
+TEST_CASE("equivariance: vectors of every network") {
+  for (const char* vectors : {"LGATrVectors", "PELICANVectors"})
+    for (const std::string frames : {"LearnedPDFrames", "LearnedSO13Frames"})
+      for (bool global : {false, true}) {
+        Network network{frames, invariant(), {{"is_global", global}, {"equivectors", {{"type", vectors}}}}};
+        network.embedding.boost_jet = true;
+        CAPTURE(vectors);
+        CAPTURE(frames);
+        CAPTURE(global);
+        const auto before = moved_logits(network, lengths, nullptr);
+        for (double rapidity : {0.1, 1., 2.})
+          for (uint64_t seed : {1, 2, 3}) {
+            CAPTURE(rapidity);
+            const Lorentz lambda = random_rotation(seed) * random_boost(10 + seed, rapidity);
+            CHECK(largest_difference(moved_logits(network, lengths, &lambda), before) <= 1e-9);
+          }
+      }
+}
+
 TEST_CASE("equivariance: frames of subgroups, and of those alone") {
   const std::array<double, 3> z = {0, 0, 1};
   struct Case {
@@ -190,6 +209,39 @@ bool all_finite(const Tensor& t) {
 
 }  // namespace
 
+namespace {
+
+void check_hard_jets(const Network& network) {
+  Context ctx(2, 1);
+  auto tagger = network.make(ctx);
+  tagger->standardise(ctx, toy_jets(ctx, lengths, 3));
+  Tape tape(ctx);
+  const Var y = (*tagger)(tape, hard_jets(ctx));
+  CHECK(all_finite(y.value()));
+  tape.backward(bce_with_logits(y, ctx.zeros(y.shape(), network.dtype)));
+  for (const auto& [name, parameter] : tagger->parameters())
+    if (parameter->grad.defined()) CHECK_MESSAGE(all_finite(parameter->grad), name);
+}
+
+void check_batch_mates(const Network& network) {
+  Context ctx(2, 1);
+  auto tagger = network.make(ctx);
+  tagger->standardise(ctx, toy_jets(ctx, lengths, 3));
+  for (const JetSet& jets : {toy_jets(ctx, lengths, 4, 0), hard_jets(ctx)}) {
+    const auto together = logits(ctx, *tagger, jets);
+    const auto ptr = jets.ptr.span<int32_t>();
+    for (int64_t j = jets.size() - 1; j >= 0; --j) {
+      JetSet one;
+      one.fourmomenta = jets.fourmomenta.narrow(ptr[j], ptr[j + 1] - ptr[j]);
+      const double offsets[] = {0, static_cast<double>(ptr[j + 1] - ptr[j])};
+      one.ptr = ctx.of({2}, DType::i32, offsets);
+      CHECK(logits(ctx, *tagger, one)[0] == together[j]);
+    }
+  }
+}
+
+}  // namespace
+
 TEST_CASE("hard jets give finite logits and gradients") {
   for (const auto& frames : all_frames)
     for (DType dtype : {DType::f64, DType::f32})
@@ -203,17 +255,13 @@ TEST_CASE("hard jets give finite logits and gradients") {
           CAPTURE(dtype);
           CAPTURE(spurions);
           CAPTURE(boosted);
-          Context ctx(2, 1);
-          auto tagger = network.make(ctx);
-          tagger->standardise(ctx, toy_jets(ctx, lengths, 3));
-          Tape tape(ctx);
-          const JetSet jets = hard_jets(ctx);
-          const Var y = (*tagger)(tape, jets);
-          CHECK(all_finite(y.value()));
-          const Tensor labels = ctx.zeros(y.shape(), dtype);
-          tape.backward(bce_with_logits(y, labels));
-          for (const auto& [name, parameter] : tagger->parameters())
-            if (parameter->grad.defined()) CHECK_MESSAGE(all_finite(parameter->grad), name);
+          check_hard_jets(network);
+          if (frames != "LearnedPDFrames" && frames != "LearnedSO13Frames") continue;
+          for (const char* vectors : {"LGATrVectors", "PELICANVectors"}) {
+            CAPTURE(vectors);
+            network.framesnet["equivectors"] = {{"type", vectors}};
+            check_hard_jets(network);
+          }
         }
 }
 
@@ -223,19 +271,12 @@ TEST_CASE("a jet's score depends neither on its batch mates nor on their order")
       Network network{frames, {}, {}, DType::f32};
       if (frames != "IdentityFrames") network.framesnet["is_global"] = global;
       CAPTURE(frames);
-      Context ctx(2, 1);
-      auto tagger = network.make(ctx);
-      tagger->standardise(ctx, toy_jets(ctx, lengths, 3));
-      for (const JetSet& jets : {toy_jets(ctx, lengths, 4, 0), hard_jets(ctx)}) {
-        const auto together = logits(ctx, *tagger, jets);
-        const auto ptr = jets.ptr.span<int32_t>();
-        for (int64_t j = jets.size() - 1; j >= 0; --j) {
-          JetSet one;
-          one.fourmomenta = jets.fourmomenta.narrow(ptr[j], ptr[j + 1] - ptr[j]);
-          const double offsets[] = {0, static_cast<double>(ptr[j + 1] - ptr[j])};
-          one.ptr = ctx.of({2}, DType::i32, offsets);
-          CHECK(logits(ctx, *tagger, one)[0] == together[j]);
-        }
+      check_batch_mates(network);
+      if (frames != "LearnedPDFrames") continue;
+      for (const char* vectors : {"LGATrVectors", "PELICANVectors"}) {
+        CAPTURE(vectors);
+        network.framesnet["equivectors"] = {{"type", vectors}};
+        check_batch_mates(network);
       }
     }
 }
