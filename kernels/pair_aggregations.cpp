@@ -98,22 +98,33 @@ void pair_pool_backward(Context& ctx, int64_t jets, const int32_t* ptr, int64_t 
   });
 }
 
+/// f(i, j) for all pairs of a jet, in squares whose pairs and transposed pairs stay in the cache.
+template <class F>
+void for_each_pair(int64_t N, F&& f) {
+  constexpr int64_t side = 8;
+  for (int64_t top = 0; top < N; top += side)
+    for (int64_t left = 0; left < N; left += side)
+      for (int64_t i = top; i < std::min(top + side, N); ++i)
+        for (int64_t j = left; j < std::min(left + side, N); ++j) f(i, j);
+}
+
 template <class T>
 void pair_combine(Context& ctx, int64_t jets, const int32_t* ptr, int64_t C, const T* ab, const T* tokens, T* y) {
   for_each_jet(ctx, jets, ptr, C, [&](int64_t, int64_t pair, int64_t first, int64_t N) {
     auto column = ctx.scratch<T>(N * C);
     const Tokens<const T> in{tokens + first * 3 * C, C};
     T* to = y + pair * C;
-    spread<T>(N, C, in, nullptr, column.data(), to);
-    if (!ab) return;
+    if (!ab) return spread<T>(N, C, in, nullptr, column.data(), to);
     const T* from = ab + pair * 2 * C;
-    for (int64_t i = 0; i < N; ++i)
-      for (int64_t j = 0; j < N; ++j) {
-        const T *a = from + (i * N + j) * 2 * C, *b = from + (j * N + i) * 2 * C + C;
-        T* out = to + (i * N + j) * C;
+    for_each_pair(N, [&](int64_t i, int64_t j) {
+      const T *a = from + (i * N + j) * 2 * C, *b = from + (j * N + i) * 2 * C + C;
+      const T *u = in.part(i, 0), *v = in.part(j, 1), *w = in.part(i, 2);
+      T* out = to + (i * N + j) * C;
 #pragma omp simd
-        for (int64_t c = 0; c < C; ++c) out[c] += a[c] + b[c];
-      }
+      for (int64_t c = 0; c < C; ++c) out[c] = (a[c] + b[c]) + (u[c] + v[c]);
+      if (i == j)
+        for (int64_t c = 0; c < C; ++c) out[c] += w[c];
+    });
   });
 }
 
@@ -126,12 +137,12 @@ void pair_combine_backward(Context& ctx, int64_t jets, const int32_t* ptr, int64
       sums(N, C, from, column.data(), Tokens<T>{dtokens + first * 3 * C, C});
     }
     if (!dab) return;
-    for (int64_t i = 0; i < N; ++i)
-      for (int64_t j = 0; j < N; ++j) {
-        T* to = dab + (pair + i * N + j) * 2 * C;
-        std::copy_n(from + (i * N + j) * C, C, to);
-        std::copy_n(from + (j * N + i) * C, C, to + C);
-      }
+    for_each_pair(N, [&](int64_t i, int64_t j) {
+      T* to = dab + (pair + i * N + j) * 2 * C;
+      const T *ij = from + (i * N + j) * C, *ji = from + (j * N + i) * C;
+#pragma omp simd
+      for (int64_t c = 0; c < C; ++c) to[c] = ij[c], to[C + c] = ji[c];
+    });
   });
 }
 
