@@ -1,7 +1,6 @@
 #include "autograd/pair_vectors.h"
 
 #include "engine/check.h"
-#include "kernels/pair_aggregations.h"
 
 namespace lightcone {
 

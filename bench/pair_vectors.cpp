@@ -4,7 +4,6 @@
 
 #include "bench/harness.h"
 #include "bench/jets.h"
-#include "kernels/pair_aggregations.h"
 
 namespace lightcone::bench {
 namespace {

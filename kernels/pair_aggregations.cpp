@@ -3,24 +3,10 @@
 #include <algorithm>
 
 #include "engine/check.h"
-#include "engine/threads.h"
 
 namespace lightcone::kernels {
 
 namespace cpu {
-
-/// f(b, first pair, first constituent, N) for every jet.
-template <class F>
-void for_each_jet(Context& ctx, int64_t jets, const int32_t* ptr, int64_t cols, F&& f) {
-  std::vector<int64_t> pairs{0};
-  for (int64_t b = 0; b < jets; ++b) {
-    const int64_t N = ptr[b + 1] - ptr[b];
-    pairs.push_back(pairs.back() + N * N);
-  }
-  parallel_chunks(ctx, jets, jets ? grain_for(pairs.back() / jets * cols) : 1, [&](int64_t, int64_t from, int64_t to) {
-    for (int64_t b = from; b < to; ++b) f(b, pairs[b], int64_t{ptr[b]}, int64_t{ptr[b + 1] - ptr[b]});
-  });
-}
 
 /// The parts of N rows of tokens: three numbers a channel.
 template <class T>
@@ -64,8 +50,8 @@ void spread(int64_t N, int64_t C, Tokens<const T> in, const T* add, T* column, T
 }
 
 template <class T>
-void pair_pool(Context& ctx, int64_t jets, const int32_t* ptr, int64_t C, const T* x, Pool pool, T* tokens, T* totals) {
-  for_each_jet(ctx, jets, ptr, C, [&](int64_t b, int64_t pair, int64_t first, int64_t N) {
+void pair_pool(Context& ctx, const Tensor& ptr, int64_t C, const T* x, Pool pool, T* tokens, T* totals) {
+  for_each_jet_of_pairs(ctx, ptr, C, [&](int64_t b, int64_t pair, int64_t first, int64_t N) {
     auto column = ctx.scratch<T>(N * C);
     const Tokens<T> out{tokens + first * 3 * C, C};
     sums(N, C, x + pair * C, column.data(), out);
@@ -81,9 +67,9 @@ void pair_pool(Context& ctx, int64_t jets, const int32_t* ptr, int64_t C, const 
 }
 
 template <class T>
-void pair_pool_backward(Context& ctx, int64_t jets, const int32_t* ptr, int64_t C, const T* dtokens, const T* dtotals,
-                        Pool pool, const T* add, T* dx) {
-  for_each_jet(ctx, jets, ptr, C, [&](int64_t b, int64_t pair, int64_t first, int64_t N) {
+void pair_pool_backward(Context& ctx, const Tensor& ptr, int64_t C, const T* dtokens, const T* dtotals, Pool pool,
+                        const T* add, T* dx) {
+  for_each_jet_of_pairs(ctx, ptr, C, [&](int64_t b, int64_t pair, int64_t first, int64_t N) {
     auto column = ctx.scratch<T>(N * C), parts = ctx.scratch<T>(3 * N * C);
     const Tokens<const T> in{dtokens + first * 3 * C, C};
     const Tokens<T> to{parts.data(), C};
@@ -109,8 +95,8 @@ void for_each_pair(int64_t N, F&& f) {
 }
 
 template <class T>
-void pair_combine(Context& ctx, int64_t jets, const int32_t* ptr, int64_t C, const T* ab, const T* tokens, T* y) {
-  for_each_jet(ctx, jets, ptr, C, [&](int64_t, int64_t pair, int64_t first, int64_t N) {
+void pair_combine(Context& ctx, const Tensor& ptr, int64_t C, const T* ab, const T* tokens, T* y) {
+  for_each_jet_of_pairs(ctx, ptr, C, [&](int64_t, int64_t pair, int64_t first, int64_t N) {
     auto column = ctx.scratch<T>(N * C);
     const Tokens<const T> in{tokens + first * 3 * C, C};
     T* to = y + pair * C;
@@ -129,8 +115,8 @@ void pair_combine(Context& ctx, int64_t jets, const int32_t* ptr, int64_t C, con
 }
 
 template <class T>
-void pair_combine_backward(Context& ctx, int64_t jets, const int32_t* ptr, int64_t C, const T* dy, T* dab, T* dtokens) {
-  for_each_jet(ctx, jets, ptr, C, [&](int64_t, int64_t pair, int64_t first, int64_t N) {
+void pair_combine_backward(Context& ctx, const Tensor& ptr, int64_t C, const T* dy, T* dab, T* dtokens) {
+  for_each_jet_of_pairs(ctx, ptr, C, [&](int64_t, int64_t pair, int64_t first, int64_t N) {
     const T* from = dy + pair * C;
     if (dtokens) {
       auto column = ctx.scratch<T>(N * C);
@@ -256,15 +242,6 @@ cpu::Coefficient<T> coefficient(const AggregationCoefficients& k, const Coeffici
 
 }  // namespace
 
-int64_t count_all_pairs(const Tensor& ptr) {
-  int64_t pairs = 0;
-  for (int64_t b = 0; b + 1 < ptr.numel(); ++b) {
-    const int64_t N = ptr.data<int32_t>()[b + 1] - ptr.data<int32_t>()[b];
-    pairs += N * N;
-  }
-  return pairs;
-}
-
 void pair_pool(Context& ctx, const Tensor& x, const Tensor& ptr, Pool pool, Tensor& tokens, Tensor& jets) {
   const char* where = "pair_pool";
   const Sizes n = sizes_of(where, "x", x, ptr);
@@ -273,7 +250,7 @@ void pair_pool(Context& ctx, const Tensor& x, const Tensor& ptr, Pool pool, Tens
   const auto scope = ctx.profiler().scope(where, x.bytes() + tokens.bytes() + jets.bytes(), 2. * x.numel());
   dispatch_momentum(where, x.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
-    cpu::pair_pool(ctx, n.jets, ptr.data<int32_t>(), n.C, x.data<T>(), pool, tokens.data<T>(), jets.data<T>());
+    cpu::pair_pool(ctx, ptr, n.C, x.data<T>(), pool, tokens.data<T>(), jets.data<T>());
   });
 }
 
@@ -287,8 +264,7 @@ void pair_pool_backward(Context& ctx, const Tensor& dtokens, const Tensor& djets
   const auto scope = ctx.profiler().scope(where, (add.defined() ? 2. : 1.) * dx.bytes() + dtokens.bytes(), dx.numel());
   dispatch_momentum(where, dx.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
-    cpu::pair_pool_backward(ctx, n.jets, ptr.data<int32_t>(), n.C, dtokens.data<T>(), djets.data<T>(), pool,
-                            data_of<T>(add), dx.data<T>());
+    cpu::pair_pool_backward(ctx, ptr, n.C, dtokens.data<T>(), djets.data<T>(), pool, data_of<T>(add), dx.data<T>());
   });
 }
 
@@ -300,7 +276,7 @@ void pair_combine(Context& ctx, const Tensor& ab, const Tensor& tokens, const Te
   const auto scope = ctx.profiler().scope(where, (ab.defined() ? 3. : 1.) * y.bytes() + tokens.bytes(), 3. * y.numel());
   dispatch_momentum(where, y.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
-    cpu::pair_combine(ctx, n.jets, ptr.data<int32_t>(), n.C, data_of<T>(ab), tokens.data<T>(), y.data<T>());
+    cpu::pair_combine(ctx, ptr, n.C, data_of<T>(ab), tokens.data<T>(), y.data<T>());
   });
 }
 
@@ -312,8 +288,7 @@ void pair_combine_backward(Context& ctx, const Tensor& dy, const Tensor& ptr, Te
   const auto scope = ctx.profiler().scope(where, (dab ? 3. : 1.) * dy.bytes(), 2. * dy.numel());
   dispatch_momentum(where, dy.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
-    cpu::pair_combine_backward(ctx, n.jets, ptr.data<int32_t>(), n.C, dy.data<T>(), data_of<T>(dab),
-                               data_of<T>(dtokens));
+    cpu::pair_combine_backward(ctx, ptr, n.C, dy.data<T>(), data_of<T>(dab), data_of<T>(dtokens));
   });
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 #include <vector>
 
+#include "kernels/all_pairs.h"
 #include "kernels/segment.h"
 
 namespace lightcone::kernels {
@@ -31,7 +32,6 @@ namespace lightcone::kernels {
 //
 // All results are overwritten and a jet's depend on that jet alone, bit by bit, for any number of threads. Throws Error
 // if a shape, dtype or ptr does not fit.
-int64_t count_all_pairs(const Tensor& ptr);  ///< E
 
 /// Pool::sum, or Pool::mean: sums over j (r), i (c) or both (G, D: in both the N^2 pairs count) by their number.
 void pair_pool(Context& ctx, const Tensor& x, const Tensor& ptr, Pool pool, Tensor& tokens, Tensor& jets);

@@ -2,30 +2,16 @@
 
 #include "engine/check.h"
 #include "kernels/in_double.h"
-#include "kernels/pair_aggregations.h"
 #include "kernels/pair_vectors_jet.h"
 
 namespace lightcone::kernels {
 
 namespace cpu {
 
-/// f(first constituent, N, first pair) for every jet.
-template <class F>
-void for_each_jet(Context& ctx, const Tensor& ptr, int64_t work_per_pair, F&& f) {
-  const int64_t jets = ptr.numel() - 1;
-  const int32_t* p = ptr.data<int32_t>();
-  std::vector<int64_t> pairs{0};
-  for (int64_t b = 0; b < jets; ++b) pairs.push_back(pairs.back() + int64_t{p[b + 1] - p[b]} * (p[b + 1] - p[b]));
-  parallel_chunks(ctx, jets, jets ? grain_for(pairs.back() / jets * work_per_pair) : 1,
-                  [&](int64_t, int64_t from, int64_t to) {
-                    for (int64_t b = from; b < to; ++b) f(int64_t{p[b]}, int64_t{p[b + 1] - p[b]}, pairs[b]);
-                  });
-}
-
 template <class S>
 void pair_masses(Context& ctx, const double* p, const Tensor& ptr, double mean, double std, S* e) {
   using minkowski_math::block;
-  for_each_jet(ctx, ptr, 16, [&](int64_t first, int64_t N, int64_t pair) {
+  for_each_jet_of_pairs(ctx, ptr, 16, [&](int64_t, int64_t pair, int64_t first, int64_t N) {
     for (int64_t j = 0; j < N; j += block) {
       const int64_t count = std::min(block, N - j);
       const minkowski_math::Block q(p + 4 * (first + j), count);
@@ -47,7 +33,7 @@ void pair_masses(Context& ctx, const double* p, const Tensor& ptr, double mean, 
 // Both ends of a pair get the same gradient; e_ij and e_ji are one mass.
 template <class S>
 void pair_masses_backward(Context& ctx, const S* de, const double* p, const Tensor& ptr, double std, double* dp) {
-  for_each_jet(ctx, ptr, 16, [&](int64_t first, int64_t N, int64_t pair) {
+  for_each_jet_of_pairs(ctx, ptr, 16, [&](int64_t, int64_t pair, int64_t first, int64_t N) {
     const S* g = de + pair;
     for (int64_t i = 0; i < N; ++i) {
       const double* r = p + 4 * (first + i);
@@ -68,7 +54,7 @@ void pair_masses_backward(Context& ctx, const S* de, const double* p, const Tens
 template <class S>
 void pair_products(Context& ctx, const S* q, const S* k, const Tensor& ptr, int64_t n, int64_t D, S* y) {
   constexpr int64_t W = lanes<S>;
-  for_each_jet(ctx, ptr, n * D, [&](int64_t first, int64_t N, int64_t pair) {
+  for_each_jet_of_pairs(ctx, ptr, n * D, [&](int64_t, int64_t pair, int64_t first, int64_t N) {
     const int64_t tiles = (N + W - 1) / W;
     auto transposed = ctx.scratch<S>(n * D * W);
     for (int64_t t = 0; t < tiles; ++t) {
@@ -89,7 +75,7 @@ void pair_products(Context& ctx, const S* q, const S* k, const Tensor& ptr, int6
 template <class S>
 void pair_products_backward(Context& ctx, const S* dy, const S* q, const S* k, const Tensor& ptr, int64_t n, int64_t D,
                             S* dq, S* dk) {
-  for_each_jet(ctx, ptr, 2 * n * D, [&](int64_t first, int64_t N, int64_t pair) {
+  for_each_jet_of_pairs(ctx, ptr, 2 * n * D, [&](int64_t, int64_t pair, int64_t first, int64_t N) {
     auto row = [&](auto* x, int64_t i, int64_t v) { return x + (first + i) * n * D + v * D; };
     if (dq) std::fill_n(row(dq, 0, 0), N * n * D, S(0));
     if (dk) std::fill_n(row(dk, 0, 0), N * n * D, S(0));
@@ -210,7 +196,7 @@ void pair_vectors(Context& ctx, const Tensor& p, const Tensor& logits, const Ten
   FromDouble y(ctx, &vectors);
   dispatch_momentum(where, logits.dtype(), [&](auto type) {
     using S = typename decltype(type)::type;
-    cpu::for_each_jet(ctx, ptr, 20 * n, [&](int64_t first, int64_t N, int64_t pair) {
+    for_each_jet_of_pairs(ctx, ptr, 20 * n, [&](int64_t, int64_t pair, int64_t first, int64_t N) {
       pair::Jet(ctx, o, momenta + 4 * first, N, n)
           .forward(logits.data<S>() + pair * n, y + first * 4 * n, norm.data<double>() + first);
     });
@@ -235,7 +221,7 @@ void pair_vectors_backward(Context& ctx, const Tensor& dvectors, const Tensor& p
     using S = typename decltype(type)::type;
     S* const to_logits = dlogits ? dlogits->data<S>() : nullptr;
     double* const to_momenta = to_p;
-    cpu::for_each_jet(ctx, ptr, 60 * n, [&](int64_t first, int64_t N, int64_t pair) {
+    for_each_jet_of_pairs(ctx, ptr, 60 * n, [&](int64_t, int64_t pair, int64_t first, int64_t N) {
       pair::Jet(ctx, o, momenta + 4 * first, N, n)
           .backward(dy + first * 4 * n, logits.data<S>() + pair * n, y + first * 4 * n, norm.data<double>() + first,
                     to_logits ? to_logits + pair * n : nullptr, to_momenta ? to_momenta + 4 * first : nullptr);

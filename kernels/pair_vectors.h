@@ -1,10 +1,11 @@
 #pragma once
+#include "kernels/all_pairs.h"
 #include "kernels/edge_vectors.h"
 
 namespace lightcone::kernels {
 
 // Equivariantly predicted four-vectors from a network that gives numbers to pairs (edge_vectors.h has one inside), and
-// two such numbers. Pairs are all ordered ones, as in pair_aggregations.h: row (i, j) is the edge from constituent i, the
+// two such numbers. Pairs are all ordered ones (all_pairs.h): row (i, j) is the edge from constituent i, the
 // sender, to j, the receiver; i = j is among them. Metric (+,-,-,-).
 //
 //   p        [T, 4]       f64 or f32: (E, px, py, pz). All that is done with momenta is done in f64.

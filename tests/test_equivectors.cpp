@@ -207,6 +207,26 @@ TEST_CASE("equivectors: under amp the networks of pairs compute in f32 unless as
     }
 }
 
+TEST_CASE("equivectors: so do blocks that are computed again in the backward pass") {
+  const Array p = momenta(T, 1), s = normal({T, 2}, 2);
+  for (const char* type : {"LGATrVectors", "PELICANVectors"}) {
+    auto gradients = [&](bool amp) {
+      Context ctx(1, 4);
+      auto net = Network{{{"type", type}, {"net", {{"checkpoint_blocks", true}}}}, 2, DType::f32}.make(ctx);
+      Tape tape(ctx);
+      tape.set_amp(amp);
+      const Var y = (*net)(tape.constant(to_tensor(ctx, p, DType::f64)), tape.constant(to_tensor(ctx, s, DType::f32)),
+                           offsets(ctx, jets));
+      tape.backward(y, to_tensor(ctx, normal({T, 3, 4}, 5), DType::f64));
+      std::vector<double> all;
+      for (const auto& [name, parameter] : net->parameters())
+        for (double v : to_array(parameter->grad).values) all.push_back(v);
+      return all;
+    };
+    CHECK(gradients(false) == gradients(true));
+  }
+}
+
 TEST_CASE("equivectors: an initialisation draws everything again") {
   for (const char* type : {"LGATrVectors", "PELICANVectors"}) {
     Context ctx(1, 4);
