@@ -26,17 +26,19 @@ std::vector<Var> checkpoint(const std::vector<Var>& xs,
   // Slots are recorded even if the arguments want no gradient: f's parameters do.
   std::vector<Slot> to;
   for (const Var& x : xs) to.push_back(x.wants_grad() ? x.slot() : outer.variable(x.value()).slot());
-  return outer.record("checkpoint", ys, to, [run, to, before, &outer](const std::vector<Tensor>& dys, Grads& grads) {
-    Context& ctx = grads.context();
-    const Rng after = ctx.rng();
-    ctx.rng() = before;
-    Tape tape(ctx, outer);
-    const auto [in, again] = run(tape);
-    tape.backward(again, dys);
-    ctx.rng() = after;
-    for (size_t i = 0; i < in.size(); ++i)
-      if (tape.gradient(in[i]).defined()) grads.pass(to[i], tape.gradient(in[i]));
-  });
+  return outer.record("checkpoint", ys, to,
+                      [run, to, before, &outer, amp = outer.amp()](const std::vector<Tensor>& dys, Grads& grads) {
+                        Context& ctx = grads.context();
+                        const Rng after = ctx.rng();
+                        ctx.rng() = before;
+                        Tape tape(ctx, outer);
+                        tape.set_amp(amp);  // that of the forward pass, which may have changed since
+                        const auto [in, again] = run(tape);
+                        tape.backward(again, dys);
+                        ctx.rng() = after;
+                        for (size_t i = 0; i < in.size(); ++i)
+                          if (tape.gradient(in[i]).defined()) grads.pass(to[i], tape.gradient(in[i]));
+                      });
 }
 
 }  // namespace lightcone

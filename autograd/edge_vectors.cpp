@@ -7,19 +7,6 @@
 namespace lightcone {
 
 namespace {
-/// Products in the dtype of their factors while it lives.
-class WithoutAmp {
- public:
-  explicit WithoutAmp(Tape& tape) : tape_(tape), amp_(tape.amp()) { tape_.set_amp(false); }
-  WithoutAmp(const WithoutAmp&) = delete;
-  WithoutAmp& operator=(const WithoutAmp&) = delete;
-  ~WithoutAmp() { tape_.set_amp(amp_); }
-
- private:
-  Tape& tape_;
-  const bool amp_;
-};
-
 kernels::EdgeMlp values_of(const Var& receiver, const Var& sender, const Var& edge, const EdgePerceptron& perceptron) {
   kernels::EdgeMlp mlp{receiver.value(), sender.value(), edge.value(), {}, {}};
   for (const Var& w : perceptron.weights) mlp.weights.push_back(w.value());
@@ -52,7 +39,7 @@ Var edge_vectors(const Var& fourmomenta, const Var& scalars, const Tensor& ptr, 
 
   Tape& tape = fourmomenta.tape();
   Context& ctx = tape.context();
-  const WithoutAmp exact(tape);
+  const AmpScope exact(tape, false);
   const Var s = scalars.dtype() == w.dtype() ? scalars : cast(scalars, w.dtype());
   const Var receiver = linear(s, slice(w, 0, S), b), sender = linear(s, slice(w, S, S), Var{});
   const Var edge = w.dim(1) > 2 * S ? slice(w, 2 * S, 1) : Var{};

@@ -173,6 +173,19 @@ class Tape {
   std::unordered_map<Parameter*, Slot> slot_of_parameter_;
 };
 
+/// Matrix products in bf16, or not, while it lives.
+class AmpScope {
+ public:
+  AmpScope(Tape& tape, bool on) : tape_(tape), before_(tape.amp()) { tape_.set_amp(on); }
+  AmpScope(const AmpScope&) = delete;
+  AmpScope& operator=(const AmpScope&) = delete;
+  ~AmpScope() { tape_.set_amp(before_); }
+
+ private:
+  Tape& tape_;
+  const bool before_;
+};
+
 inline Context& Var::context() const { return tape_->context(); }
 inline Context& Grads::context() const { return tape_.context(); }
 

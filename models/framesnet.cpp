@@ -37,7 +37,7 @@ std::unique_ptr<FramesNet> make_framesnet(Context& ctx, const Json& framesnet, i
     return std::make_unique<RandomFrames>(framesnet, reference_behaviour);
   std::vector<std::string> types = learned_frames_types();
   if (std::find(types.begin(), types.end(), type) != types.end())
-    return std::make_unique<LearnedFrames>(ctx, framesnet, num_scalars, dtype);
+    return std::make_unique<LearnedFrames>(ctx, framesnet, num_scalars, dtype, reference_behaviour);
   types.insert(types.begin(), {"IdentityFrames", "RandomFrames", "COMRandomFrames"});
   throw NotInThisVersion(fmt::format("model: the frames network '{}' is not in this version of lightcone; it has: {}",
                                      type, fmt::join(types, ", ")));

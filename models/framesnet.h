@@ -32,7 +32,7 @@ class FramesNet : public Module {
 
 /// The frames network that model.framesnet describes. `num_scalars`: S above. Throws Error on unknown keys and values,
 /// NotInThisVersion on a network that this version does not have. `reference_behaviour`: global random frames are one
-/// for the whole batch, as in the reference, and not one for each jet.
+/// for the whole batch, as in the reference, and not one for each jet; networks of vectors likewise (equivectors.h).
 std::unique_ptr<FramesNet> make_framesnet(Context& ctx, const Json& framesnet, int64_t num_scalars, DType dtype,
                                           bool reference_behaviour);
 

@@ -32,7 +32,8 @@ std::vector<std::string> learned_frames_types() {
   return names;
 }
 
-LearnedFrames::LearnedFrames(Context& ctx, const Json& options, int64_t num_scalars, DType dtype) {
+LearnedFrames::LearnedFrames(Context& ctx, const Json& options, int64_t num_scalars, DType dtype,
+                             bool reference_behaviour) {
   read_fields(options, config_, "model.framesnet");
   const auto& table = vectors_of_types();
   const auto it = std::find_if(table.begin(), table.end(), [&](auto& entry) { return entry.first == config_.type; });
@@ -51,7 +52,7 @@ LearnedFrames::LearnedFrames(Context& ctx, const Json& options, int64_t num_scal
   if (config_.gamma_hardness && !(*config_.gamma_hardness > 0))
     refuse("gamma_hardness", fmt::format("{}", *config_.gamma_hardness), "a number above 0, or null for a hard limit");
   config_.ortho_kwargs.checks |= config_.checks;
-  equivectors_ = make_equivectors(ctx, config_.equivectors, it->second, num_scalars, dtype);
+  equivectors_ = make_equivectors(ctx, config_.equivectors, it->second, num_scalars, dtype, reference_behaviour);
   add("equivectors", *equivectors_);
   if (config_.random || config_.fix_params)
     for (auto& [name, parameter] : equivectors_->parameters()) parameter->trainable = false;

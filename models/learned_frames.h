@@ -40,7 +40,8 @@ struct LearnedFramesConfig {
 /// limit, reg_gammamax (Tape::observe).
 class LearnedFrames : public FramesNet {
  public:
-  LearnedFrames(Context& ctx, const Json& options, int64_t num_scalars, DType dtype);
+  /// `reference_behaviour` is for the vectors' network, see equivectors.h.
+  LearnedFrames(Context& ctx, const Json& options, int64_t num_scalars, DType dtype, bool reference_behaviour = false);
   bool is_learned() const override { return true; }
   bool is_rest_frame() const override { return type_ == Type::rest; }
   Frames operator()(const Var& fourmomenta, const Var& scalars, const Tensor& ptr,

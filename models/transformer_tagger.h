@@ -11,7 +11,7 @@ struct TransformerTaggerConfig {
   std::string attention_backend = "xformers";        ///< of the references; one attention serves all here
   bool add_fourmomenta_backbone = false;             ///< E, px, py, pz (GeV) as four more inputs
   bool mean_aggregation = true;                      ///< else the output of a global token in front of each jet
-  bool reference_behaviour = false;  ///< global random frames one for the whole batch, not one for each jet
+  bool reference_behaviour = false;                  ///< mistakes of the references in frames, see framesnet.h
   TransformerConfig net;
   Json framesnet = Json::object();
   void fields(auto& f) {

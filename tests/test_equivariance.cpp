@@ -68,6 +68,22 @@ TEST_CASE("equivariance: frames of all of SO(1,3)") {
         }
 }
 
+TEST_CASE("equivariance: frames from vectors of other networks") {
+  for (const char* vectors : {"LGATrVectors", "PELICANVectors"})
+    for (const std::string frames : {"LearnedPDFrames", "LearnedSO13Frames"})
+      for (bool global : {false, true})
+        for (bool at_rest : {false, true}) {
+          CAPTURE(vectors);
+          CAPTURE(frames);
+          CAPTURE(global);
+          CAPTURE(at_rest);
+          TaggerCase network{small_lloca(frames, {{"is_global", global}, {"equivectors", {{"type", vectors}}}}),
+                             invariant()};
+          network.embedding.boost_jet = at_rest;
+          check_equivariant(network);
+        }
+}
+
 TEST_CASE("equivariance: the GraphNet, whose edges know masses") {
   for (const char* reps : {"2x0n+1x1n+1x2n", "3x1n", "1x0p+2x0n+1x1p", "6x0n"})
     for (bool global : {false, true}) {

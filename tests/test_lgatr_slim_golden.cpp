@@ -125,9 +125,8 @@ TEST_CASE("slim: attention and perceptrons of lgatr, which leave the norm and th
     return ProjectionWeights{parameter(map + ".weight_v"), parameter(map + ".linear_s.weight"),
                              parameter(map + ".linear_s.bias")};
   };
-  const Var qkv =
-      project_to_heads(layer.x, weights("linear_in"),
-                       {.groups = {.count = 6, .lowered_begin = 2, .lowered_end = 4}, .normalise = false});
+  const Var qkv = project_to_heads(layer.x, weights("linear_in"),
+                                   {.groups = {.count = 6, .lowered_begin = 2, .lowered_end = 4}, .normalise = false});
   const Var y = lightcone::attention({{qkv, Layout::heads}}, layer.ptr(), {.heads = 2})[0];
   layer.check(project_from_heads(y, weights("linear_out"), LorentzVar{}), {&attention});
 

@@ -110,7 +110,11 @@ TEST_CASE("verify: every Transformer agrees") {
   CHECK(verify_all("jc_transformer_identity", {"mid/net_in/inputs"}) == 1);
   CHECK(verify_all("transformer_random", {"mid/net_in/inputs", "mid/frames"}) == 3);
   // Gradients of learned frames go through differences of large momenta: f64 alone.
-  for (auto [network, count] : {std::pair{"transformer_learned", 10}, {"equimlp", 4}, {"jc_transformer_learned", 1}})
+  for (auto [network, count] : {std::pair{"transformer_learned", 10},
+                                {"equimlp", 4},
+                                {"equilgatr", 2},
+                                {"equipelican", 2},
+                                {"jc_transformer_learned", 1}})
     CHECK(verify_all(network, {"mid/net_in/inputs", "mid/equivectors", "mid/frames"}, false) == count);
 }
 
