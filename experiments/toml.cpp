@@ -73,7 +73,10 @@ struct Array : std::vector<T> {
 
 using Toml = toml::basic_value<toml::discard_comments, Table, Array>;
 
-Json to_json(const Toml& value, const std::string& file) {
+// Dotted keys within brackets can add up to more levels than either has.
+Json to_json(const Toml& value, const std::string& file, int depth = 0) {
+  if (depth > max_depth)
+    fail("config", "{}:{}: nested deeper than {} levels", file, value.location().line(), max_depth);
   switch (value.type()) {
     case toml::value_t::boolean:
       return value.as_boolean();
@@ -90,12 +93,12 @@ Json to_json(const Toml& value, const std::string& file) {
     }
     case toml::value_t::array: {
       Json list = Json::array();
-      for (const auto& entry : value.as_array()) list.push_back(to_json(entry, file));
+      for (const auto& entry : value.as_array()) list.push_back(to_json(entry, file, depth + 1));
       return list;
     }
     case toml::value_t::table: {
       Json table = Json::object();
-      for (const auto& [key, entry] : value.as_table()) table[key] = to_json(entry, file);
+      for (const auto& [key, entry] : value.as_table()) table[key] = to_json(entry, file, depth + 1);
       return table;
     }
     default:

@@ -149,8 +149,11 @@ void backward(Context& ctx, const Plan& plan, std::span<const AttentionSegment> 
         std::fill_n(dqt, D * W, S(0));
         for (int64_t j = 0; j < all_keys; j += key_block) {
           const int64_t n = std::min(key_block, all_keys - j);
-          P::dot(n, j, queries, keys,
-                 [&](int64_t i, Vector<S> x) { vectors(p)[i] = vector_math::exp2<S>(x * log2_scale - shift); });
+          P::dot(n, j, queries, keys, [&](int64_t i, Vector<S> x) {
+            // Not above 1 either where scores are so large that lse is rounded by more than 1.
+            const Vector<S> power = x * log2_scale - shift;
+            vectors(p)[i] = vector_math::exp2<S>(power > 0 ? Vector<S>{} : power);
+          });
           if (dropout.probability > 0) {
             draw_factors(dropout, plan, item, t, j, n, factors);
             P::dot(n, j, dys, values, [&](int64_t i, Vector<S> x) {
