@@ -1,6 +1,7 @@
 #include "kernels/frames.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "engine/check.h"
 #include "engine/threads.h"
@@ -72,6 +73,16 @@ void gradient(Context& ctx, int64_t T, std::span<const FramedFeatures> features,
           row += (local[mu][nu] * g[nu] + g[mu] * global[nu][mu]) * four(frames + 16 * t + 4 * nu);
         four(dframes + 16 * t + 4 * mu) = row * g;
       }
+      auto finite = [](int64_t n, const auto* x) {
+        return std::all_of(x, x + n, [](auto v) { return std::isfinite(S(v)); });
+      };
+      if (finite(16, dframes + 16 * t)) continue;
+      const bool overflow = std::all_of(features.begin(), features.end(), [&](const FramedFeatures& f) {
+        const int64_t n = f.copies * dim;
+        return finite(n, f.x.data<E>() + t * f.x.dim(1) + f.x_column) &&
+               finite(n, f.dx.data<E>() + t * f.dx.dim(1) + f.dx_column);
+      });
+      if (overflow) std::fill_n(dframes + 16 * t, 16, S(0));
     }
   });
 }

@@ -49,7 +49,8 @@ struct FramedFeatures {
 ///     to_local     dL += P g L g
 ///     to_global    dL += g P^T L g
 ///
-/// dframes [T, 4, 4] is overwritten. Exact where L is a Lorentz transformation. The sign of det M has no gradient.
+/// dframes [T, 4, 4] is overwritten; that of a token whose finite features make more than its dtype can hold becomes 0.
+/// Exact where L is a Lorentz transformation. The sign of det M has no gradient.
 void frames_gradient(Context& ctx, std::span<const FramedFeatures> features, const Tensor& frames,
                      const TensorReps& reps, Tensor& dframes);
 

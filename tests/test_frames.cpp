@@ -6,6 +6,7 @@
 #include "autograd/frames.h"
 #include "engine/error.h"
 #include "engine/safetensors.h"
+#include "kernels/frames.h"
 #include "tests/support/lorentz.h"
 #include "tests/support/naive_attention.h"
 
@@ -268,5 +269,30 @@ TEST_CASE("tensor representations: whatever else is refused by name") {
     const std::string message =
         fmt::format("tensor representation: '{}' is not of the form 8x0n+2x1n (multiplicity x order, n or p)", text);
     CHECK_THROWS_WITH_AS(TensorReps{text}, message.c_str(), Error);
+  }
+}
+
+TEST_CASE("frames_gradient ends where it leaves the dtype, and passes on what is not finite itself") {
+  Context ctx(1);
+  for (const char* text : {"2x1n", "1x0n+1x1n+1x2n"}) {
+    const TensorReps reps(text);
+    const int64_t T = 3, D = reps.dim();
+    Array x = normal({T, D}, 1), dx = normal({T, D}, 2);
+    for (int64_t i = D; i < 2 * D; ++i) x[i] *= 1e25, dx[i] *= 1e25;
+    dx[3 * D - 1] = NAN;
+    const Tensor in = to_tensor(ctx, x, DType::f32), din = to_tensor(ctx, dx, DType::f32);
+    const kernels::FramedFeatures features{in, din, 0, 0, 1};
+    Tensor gradient = ctx.empty({T, 4, 4}, DType::f32);
+    kernels::frames_gradient(ctx, {&features, 1}, to_tensor(ctx, frames_of(T, 3), DType::f32), reps, gradient);
+    double first = 0, second = 0, third = 0;
+    for (int64_t i = 0; i < 16; ++i) {
+      first += std::abs(gradient.data<float>()[i]);
+      second += std::abs(gradient.data<float>()[16 + i]);
+      third += std::abs(gradient.data<float>()[32 + i]);
+    }
+    CHECK(std::isfinite(first));
+    CHECK(first > 0);
+    CHECK(second == 0);
+    CHECK(std::isnan(third));
   }
 }
