@@ -36,7 +36,7 @@ JetSet reordered(Context& ctx, const JetSet& jets, const std::vector<int64_t>& o
 void check_scores(const std::vector<std::string>& overrides, bool amp = false) {
   INFO(overrides[0], " ", overrides.size() > 1 ? overrides[1] : "");
   TaggerCase network = configured(overrides);
-  network.model["use_amp"] = amp;
+  if (amp) network.model["use_amp"] = true;
   Context ctx(1, 1);
   auto tagger = network.make(ctx);
   tagger->standardise(ctx, toy_jets(ctx, {13, 7, 3, 10, 5}, 3, 0.1));
