@@ -20,10 +20,6 @@ class TiledPerceptron {
   /// All that belongs to so many rows stays in the second-level cache.
   static constexpr int64_t most_rows = 64;
 
-  struct Weights {
-    const gemm::Panels<P>&up, &down;  ///< of the transposed matrices
-    const float* up_bias;
-  };
   static bool fits(const gemm::Panels<P>& up, const gemm::Panels<P>& down) {
     return up.tiles() && down.tiles() && down.k() % 32 == 0;
   }
