@@ -29,8 +29,9 @@ struct LocalFrames {
 };
 Var attention(const Var& qkv, const Tensor& ptr, const AttentionOptions& options, const LocalFrames& frames);
 
-/// A share of the features, in any layout of kernels/attention.h, e.g. vectors: qkv [T, 4, (H + 2 Hk) C], y [T, 4, H C];
-/// or heads: qkv [H + 2 Hk, T, C], y [H, T, C].
+/// A share of the features, in any layout of kernels/attention.h, for example
+///     vectors   qkv [T, 4, (H + 2 Hk) C], y [T, 4, H C]
+///     heads     qkv [H + 2 Hk, T, C],     y [H, T, C]
 struct AttentionInput {
   Var qkv;
   Layout layout = Layout::scalars;

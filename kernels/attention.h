@@ -63,8 +63,8 @@ struct AttentionDropout {
 };
 
 /// What q, k, v, dy, p and ds are rounded to where they enter a product: not at all, or (not for f64 tensors) to bf16,
-/// as automatic mixed precision allows. Sums, softmax and <dy, y> stay f32. Heads of few features, from which bf16 gains
-/// no time, stay exact.
+/// as automatic mixed precision allows. Sums, softmax and <dy, y> stay f32. Heads of few features, from which bf16
+/// gains no time, stay exact.
 enum class Products : uint8_t { exact, bf16 };
 inline constexpr int64_t largest_exact_head = 8;
 

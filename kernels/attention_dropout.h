@@ -8,8 +8,8 @@
 // Dropout of single probabilities: the numbers that Draw::uniform() defines, many at a time.
 namespace lightcone::kernels::cpu {
 
-/// words[i] for i < n <= tile::key_block: the random 32 bits of element first + i; draw.uniform() is their 2^-32. A register of
-/// Philox counters at a time; returns the place of the first one, as counters have four words.
+/// words[i] for i < n <= tile::key_block: the random 32 bits of element first + i; draw.uniform() is their 2^-32. A
+/// register of Philox counters at a time; returns the place of the first one, as counters have four words.
 inline const uint32_t* draw_words(const Draw& draw, int64_t first, int64_t n, uint32_t (&words)[2 * tile::key_block]) {
   constexpr int counters = 16;
   const auto start = static_cast<uint64_t>(first) >> 2;

@@ -23,8 +23,8 @@ struct GatedWeights {
 ///   s, ys     [T, S]       up_s [2 Hs, S]    down_s [S, Hs]    up_bias [2 Hs]    down_bias [S]
 ///
 /// All of one dtype (f64, f32, bf16) and precision as in matmul.h. Vectors without weights (up and down are nullptr, yv
-/// undefined) only enter the norm. yv and ys may be v and s. Row t of the results depends on row t of v and s alone, bit
-/// by bit.
+/// undefined) only enter the norm. yv and ys may be v and s. Row t of the results depends on row t of v and s alone,
+/// bit by bit.
 /// Throws Error if a shape or dtype differs.
 void gated_mlp(Context& ctx, const Tensor& v, const Tensor& s, const GatedWeights& vectors, const GatedWeights& scalars,
                double eps, Unary f, Tensor& yv, Tensor& ys);

@@ -6,9 +6,9 @@
 #include "kernels/gemm_amx_blocks.h"
 
 #if defined(__AMX_BF16__)
-/// The perceptron of gated_mlp.cpp through AMX tiles: while they multiply one block of 32 x 32, hidden values of the block
-/// before it go through the gate and into the factors of the next products. Neither hidden values nor their gradients
-/// are ever there as matrices.
+/// The perceptron of gated_mlp.cpp through AMX tiles: while they multiply one block of 32 x 32, hidden values of the
+/// block before it go through the gate and into the factors of the next products. Neither hidden values nor their
+/// gradients are ever there as matrices.
 namespace lightcone::kernels::gated {
 
 /// parts: 4 components of vectors or 1 of scalars; a token has as many rows. P: the type of factors, f32 or bf16.
@@ -146,8 +146,8 @@ class TiledPerceptron {
       }
   }
 
-  // finish(first row, g, inputs) for slices of rows of channels [32 g, 32 g + 32): of each input of the unit, and of the
-  // gradient of its result if `to_hidden`.
+  // finish(first row, g, inputs) for slices of rows of channels [32 g, 32 g + 32): of each input of the unit, and of
+  // the gradient of its result if `to_hidden`.
   template <class F>
   void for_blocks(int64_t rows, const gemm::Panels<P>& up, const float* bias, const gemm::Panels<P>* to_hidden,
                   F&& finish) {

@@ -126,7 +126,8 @@ void multiply(int64_t rows, int64_t k, const bf16* left, const bf16* right, int6
   const int64_t depth = blocks(k, 32);
   // Rows of c that come next, for fetch() below.
   const int64_t pace = blocks(32, std::max<int64_t>(1, depth * (parts<P> == 1 ? 1 : 6)));
-  // Where sums start, the same in every row, and where they end up before the edges of c are cut: [32 rows][32 columns].
+  // Where sums start, the same in every row, and where they end up before the edges of c are cut,
+  // [32 rows][32 columns].
   alignas(64) float start[32] = {}, sums[32 * 32];
   finish_writes();
   for (int64_t j = first; j < last; j += 32) {

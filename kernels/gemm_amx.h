@@ -3,10 +3,10 @@
 #include "kernels/amx.h"
 
 #if defined(__AMX_BF16__)
-/// Products by AMX tiles, for gemm.cpp. A factor is P parts in bf16: one for bf16, to which others are rounded, and three
-/// for f32, whose sum it is. Of the nine products of two such sums the six largest are added up; the others are below
-/// 2^-26 of the whole. Both factors are cut into tiles of 1 KiB that are read whole; what is missing at the edges is
-/// zeros.
+/// Products by AMX tiles, for gemm.cpp. A factor is P parts in bf16: one for bf16, to which others are rounded, and
+/// three for f32, whose sum it is. Of the nine products of two such sums the six largest are added up; the others are
+/// below 2^-26 of the whole. Both factors are cut into tiles of 1 KiB that are read whole; what is missing at the edges
+/// is zeros.
 ///
 ///     left    [rows / 16][k / 32][parts] tiles [16 rows][32 of k]
 ///     right   [cols / 32][k / 32][parts] pairs of tiles [16 pairs of k][16 cols][2]

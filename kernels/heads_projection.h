@@ -4,8 +4,8 @@
 namespace lightcone::kernels {
 
 // The ways of Lorentz vectors and scalars into the attention of L-GATr-slim and out of it (Petitjean, Plehn, Spinner,
-// Köthe, arXiv:2512.17011), each in one pass over the tokens. Attention sees each head, or group, in one piece, y [G, T, D]
-// with D = 4 Cv + Cs (Layout::heads):
+// Köthe, arXiv:2512.17011), each in one pass over the tokens. Attention sees each head, or group, in one piece,
+// y [G, T, D] with D = 4 Cv + Cs (Layout::heads):
 //
 //     y[g, t, p Cv + c]        component p of vector channel g Cv + c
 //     y[g, t, 4 Cv + c]        scalar channel g Cs + c
@@ -42,8 +42,8 @@ struct ProjectionGradients {
 };
 
 /// Computes what is in between again. dy has the dtype of y. `add_v`, `add_s`: other gradients of v and s, as residual
-/// connections have them, which dv and ds will contain (and may be), or undefined tensors. Sums over tokens run over fixed
-/// blocks, combined in order.
+/// connections have them, which dv and ds will contain (and may be), or undefined tensors. Sums over tokens run over
+/// fixed blocks, combined in order.
 void project_to_heads_backward(Context& ctx, const Tensor& dy, const Tensor& v, const Tensor& s,
                                const ProjectionWeights& w, bool normalise, const HeadGroups& groups, double eps,
                                const Tensor& add_v, const Tensor& add_s, const ProjectionGradients& gradients);

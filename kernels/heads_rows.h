@@ -3,8 +3,8 @@
 
 namespace lightcone::kernels {
 
-/// The heads of heads_projection.h, S the type of sums: between rows of vectors [4, G Cv] and scalars [G Cs] of a token and
-/// its features, 4 Cv + Cs of each group, `stride` from group to group. Not for two threads at once.
+/// The heads of heads_projection.h, S the type of sums: between rows of vectors [4, G Cv] and scalars [G Cs] of a token
+/// and its features, 4 Cv + Cs of each group, `stride` from group to group. Not for two threads at once.
 template <class S>
 class HeadRows {
  public:

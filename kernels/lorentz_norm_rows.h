@@ -78,8 +78,8 @@ class LorentzNormRows {
     const auto E = at(v), x = at(v + V), y = at(v + 2 * V), z = at(v + 3 * V);
     return E * E - x * x - y * y - z * z;
   }
-  /// The sum of a group's entries in a row of vector channels and one of scalar channels. Heads are narrow: one register
-  /// then holds a group's, and what it reads beyond is dropped.
+  /// The sum of a group's entries in a row of vector channels and one of scalar channels. Heads are narrow: one
+  /// register then holds a group's, and what it reads beyond is dropped.
   S sum(const S* of_v, const S* of_s, int64_t g) const {
     of_v += g * vectors_, of_s += g * scalars_;
     if (narrow()) {
@@ -116,8 +116,8 @@ class LorentzNormRows {
     return r;
   }
   bool narrow() const { return vectors_ <= lanes<S> && scalars_ <= lanes<S>; }
-  /// Rows of all channels (0 and 2: of vectors, 1 and 3: of scalars) and of groups (4, twice as long), with a register of
-  /// space behind each.
+  /// Rows of all channels (0 and 2: of vectors, 1 and 3: of scalars) and of groups (4, twice as long), with a register
+  /// of space behind each.
   S* row(int i) {
     const int64_t V = groups_ * vectors_ + lanes<S>, N = groups_ * scalars_ + lanes<S>;
     return buffer_.data() + (i + 1) / 2 * V + i / 2 * N;

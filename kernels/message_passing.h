@@ -7,8 +7,9 @@
 
 namespace lightcone::kernels {
 
-// Message passing on the complete graphs of jets (Gilmer et al., arXiv:1704.01212; between local frames: Spinner et al.,
-// arXiv:2505.20280, section 3): every constituent i pools what a perceptron makes of it and each other constituent j.
+// Message passing on the complete graphs of jets (Gilmer et al., arXiv:1704.01212; between local frames: Spinner et
+// al., arXiv:2505.20280, section 3): every constituent i pools what a perceptron makes of it and each other constituent
+// j.
 //
 //     h    = receiver_i + sender_j + W_e e_ij + W_x rho(L_i) x_j        [H]
 //     h    = W_l gelu(h) + b_l          for each l of `weights`
@@ -28,10 +29,10 @@ namespace lightcone::kernels {
 //   frames         [T, 4, 4]  L, from the laboratory to the constituent's frame (frames.h)
 //   weights        [H, H] and biases [H], as many of both, or none
 //
-// All f64 or all f32, products as in gemm.h. Memory besides is that of some blocks of 128 edges per thread; the backward
-// computes them again. A jet's rows depend on that jet alone, bit by bit; gradients of weights are sums over fixed
-// groups of jets, combined in order. All bits are independent of the number of threads. A constituent without others
-// gets y = 0. Throws Error if a shape, dtype or option does not fit.
+// All f64 or all f32, products as in gemm.h. Memory besides is that of some blocks of 128 edges per thread; the
+// backward computes them again. A jet's rows depend on that jet alone, bit by bit; gradients of weights are sums over
+// fixed groups of jets, combined in order. All bits are independent of the number of threads. A constituent without
+// others gets y = 0. Throws Error if a shape, dtype or option does not fit.
 
 /// The perceptron, or the gradients of all of it.
 struct MessagePerceptron {

@@ -132,7 +132,8 @@ void pair_combine_backward(Context& ctx, const Tensor& ptr, int64_t C, const T* 
   });
 }
 
-/// f(matrix, its row, its column, c, o, m) for each coefficient that stands in a matrix; c, o as the coefficients have them.
+/// f(matrix, its row, its column, c, o, m) for each coefficient that stands in a matrix; c, o as the coefficients have
+/// them.
 template <class F>
 void for_each_coefficient(const std::vector<MatrixOfMaps>& layout, int64_t in, int64_t out, F&& f) {
   for (size_t t = 0; t < layout.size(); ++t)

@@ -7,8 +7,9 @@
 namespace lightcone::kernels {
 
 // Linear maps between numbers that belong to pairs, to constituents and to jets, of any number of constituents and
-// equivariant under their permutations: what PELICAN is made of (Bogatskiy, Hoffman, Miller, Offermann, arXiv:2211.00454,
-// sect. 3; the 15 maps of pairs to pairs are those of Maron et al., arXiv:1812.09902). With pools over a jet's pairs
+// equivariant under their permutations: what PELICAN is made of (Bogatskiy, Hoffman, Miller, Offermann,
+// arXiv:2211.00454, sect. 3; the 15 maps of pairs to pairs are those of Maron et al., arXiv:1812.09902). With pools
+// over a jet's pairs
 //
 //     r_i = pool_j x_ij    c_j = pool_i x_ij    d_i = x_ii    G = pool_ij x_ij    D = pool_ij (x_ij if i = j, else 0)
 //
@@ -63,7 +64,8 @@ struct AggregationCoefficients {
   Tensor multipliers;         ///< f [M]; undefined: ones
   Tensor scale;               ///< [in]: factors of the input channels (a norm's weights); undefined: ones
 };
-/// The maps of a matrix, block by block, -1 for zeros: block (r, k) is rows [r out, (r + 1) out) and columns [k in, (k + 1) in).
+/// The maps of a matrix, block by block, -1 for zeros: block (r, k) is rows [r out, (r + 1) out) and columns
+/// [k in, (k + 1) in).
 struct MatrixOfMaps {
   int64_t rows, columns;
   std::vector<int> maps;  ///< [rows, columns]

@@ -13,7 +13,8 @@ namespace lightcone::kernels {
 //   e, logits [E, n]      f64 or f32, E = sum of N^2; their gradients likewise
 //
 // A jet's rows depend on that jet alone, bit by bit, for any number of threads; light-like, collinear and equal momenta
-// give finite results and gradients. All results are overwritten. Throws Error if a shape, dtype or option does not fit.
+// give finite results and gradients. All results are overwritten. Throws Error if a shape, dtype or option does not
+// fit.
 
 /// e_ij = (ln max((p_i + p_j)^2, 1e-10) - mean) / std       [E, 1]
 void pair_masses(Context& ctx, const Tensor& p, const Tensor& ptr, double mean, double std, Tensor& e);

@@ -19,8 +19,8 @@ class Equivectors : public Module {
 };
 
 /// What model.framesnet.equivectors describes. `reference_behaviour`: with the references' mistakes (lgatr_vectors.h,
-/// pelican_vectors.h). Throws Error on unknown keys and values, NotInThisVersion on a network that this version does not
-/// have.
+/// pelican_vectors.h). Throws Error on unknown keys and values, NotInThisVersion on a network that this version does
+/// not have.
 std::unique_ptr<Equivectors> make_equivectors(Context& ctx, const Json& options, int64_t num_vectors,
                                               int64_t num_scalars, DType dtype, bool reference_behaviour);
 

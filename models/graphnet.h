@@ -39,8 +39,8 @@ class GraphNet : public Module {
   /// Throws Error naming the option if a size is not positive.
   GraphNet(Context& ctx, const GraphNetConfig& config, DType dtype);
   ~GraphNet() override;
-  /// x [T, in_channels], ptr [B+1] i32 row offsets of the jets, frames in the dtype of x, edges [P, num_edge_attr] in the
-  /// order of edge_attributes(), or none -> [T, out_channels].
+  /// x [T, in_channels], ptr [B+1] i32 row offsets of the jets, frames in the dtype of x, edges [P, num_edge_attr] in
+  /// the order of edge_attributes(), or none -> [T, out_channels].
   Var operator()(const Var& x, const Tensor& ptr, const Frames& frames = {}, const Var& edges = {});
 
  private:

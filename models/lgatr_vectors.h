@@ -35,8 +35,9 @@ struct LgatrVectorsConfig {
 ///
 ///     q, k = norm(LGATr(p, s)),  multivectors and scalars, D numbers a vector;    logit_ijk = <q_ik, k_jk> / sqrt(D)
 ///
-/// with the inner product of multivectors; then kernels/pair_vectors.h without norms of p_j ± p_i. The reference divides
-/// by the sum of weights over the receivers j, and then sums over the senders i; here both run over the senders.
+/// with the inner product of multivectors; then kernels/pair_vectors.h without norms of p_j ± p_i. The reference
+/// divides by the sum of weights over the receivers j, and then sums over the senders i; here both run over the
+/// senders.
 class LgatrVectors : public Equivectors {
  public:
   LgatrVectors(Context& ctx, const Json& options, int64_t num_vectors, int64_t num_scalars, DType dtype,

@@ -37,8 +37,8 @@ struct PELICANConfig {
   }
 };
 
-/// PELICAN (Bogatskiy et al., arXiv:2211.00454), a network on all ordered pairs of a jet, i = j among them, that does not
-/// know the order of constituents:
+/// PELICAN (Bogatskiy et al., arXiv:2211.00454), a network on all ordered pairs of a jet, i = j among them, that does
+/// not know the order of constituents:
 ///
 ///     x = aggregate2to2(x2, aggregate1to2(x1), aggregate0to2(x0))
 ///     x = f(aggregate2to2(dropout(norm(f(W x + b)))))      in each block; norm the root mean square one, with weights

@@ -29,7 +29,8 @@ std::array<double, 16> random_transform(const std::string& type, double std_eta,
 
 /// Data augmentation: random frames L while training, the identity in evaluation. They come from the stream
 /// "random_frames", 16 numbers for each; recorded numbers there are the matrices themselves. COMRandomFrames, made for
-/// scattering events, are L B with the boost B to the rest frame of the sum of the first two momenta, the incoming ones.
+/// scattering events, are L B with the boost B to the rest frame of the sum of the first two momenta, the incoming
+/// ones.
 class RandomFrames : public FramesNet {
  public:
   RandomFrames(const Json& options, bool one_for_the_batch);

@@ -120,8 +120,8 @@ TEST_CASE("the reference's PELICAN vectors read scalars of other jets, its weigh
     for (int64_t i = 5 * 12; i < T * 12; ++i) changed |= before[i] != after[i];
     CHECK(changed == reference);
   }
-  // Without scalars, layer norm and norms of momenta: what is left is the softmax. With "single" and momenta (1, 0, 0, 0),
-  // a vector's energy is the sum of its weights.
+  // Without scalars, layer norm and norms of momenta: what is left is the softmax. With "single" and momenta (1, 0, 0,
+  // 0), a vector's energy is the sum of its weights.
   Array rest = zeros({T, 4});
   for (int64_t t = 0; t < T; ++t) rest.at(t, 0) = 1;
   for (const char* type : {"PELICANVectors", "LGATrVectors"})

@@ -17,8 +17,8 @@ namespace {
 struct Size {
   int64_t T, V, S, Hv, Hs;
 };
-// Around the blocks of tokens (32 for vectors, 128) and the segments (1024); then as AMX tiles take them: hidden channels
-// in 32s, as in tag_slim, and the others anyhow.
+// Around the blocks of tokens (32 for vectors, 128) and the segments (1024); then as AMX tiles take them: hidden
+// channels in 32s, as in tag_slim, and the others anyhow.
 const std::vector<Size> sizes = {{0, 3, 5, 2, 4}, {1, 1, 1, 1, 1},    {33, 4, 7, 5, 6},     {129, 2, 8, 3, 4},
                                  {2, 3, 4, 0, 0}, {1100, 2, 3, 2, 2}, {40, 32, 96, 64, 96}, {1100, 36, 41, 32, 64}};
 

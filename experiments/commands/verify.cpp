@@ -189,8 +189,8 @@ void compare_trajectory(Context& ctx, const Safetensors& file, ExperimentConfig 
   if (missing) comparison.note(fmt::format("traj/param_final/* ({})", missing), not_in_file);
 }
 
-/// By how much one unit in the last place of the momenta moves what the network gives on its way, relative to the largest
-/// number of each: boosts of nearly light-like momenta and logarithms of their masses make it far more.
+/// By how much one unit in the last place of the momenta moves what the network gives on its way, relative to the
+/// largest number of each: boosts of nearly light-like momenta and logarithms of their masses make it far more.
 std::map<std::string, double> effect_of_rounding(Context& ctx, Tagger& tagger, const JetSet& jets) {
   const auto positions = ctx.rng().positions();
   JetSet rounded = jets;
