@@ -1,4 +1,5 @@
 #pragma once
+#include "models/equivectors.h"
 #include "models/graphnet.h"
 #include "models/lloca_tagger.h"
 
@@ -36,7 +37,7 @@ class GraphNetTagger : public LlocaTagger {
                  const EmbeddingConfig& embedding, DType dtype);
   GraphNetTaggerConfig config_;
   std::unique_ptr<GraphNet> net_;
-  Buffer edge_inited_, edge_mean_, edge_std_;
+  PairStandard edge_;
 };
 
 }  // namespace lightcone

@@ -152,11 +152,10 @@ TEST_CASE("graphnet: a tagger that was never trained says so where it needs the 
   jets.fourmomenta = to_tensor(ctx, momenta(17, 1), DType::f64);
   jets.ptr = EdgeNetwork{.jets = {6, 9, 2}}.ptr(ctx);
   Tape tape(ctx, Tape::Mode::evaluate);
-  CHECK_THROWS_WITH_AS(
-      (*tagger)(tape, jets),
-      "GraphNet: mean and spread of the edges' attributes are not known: they are measured on the first "
-      "training batch; train the network or load a trained one",
-      Error);
+  CHECK_THROWS_WITH_AS((*tagger)(tape, jets),
+                       "GraphNet: mean and spread of the pairs are not known: they are measured on the first "
+                       "training batch; train the network or load a trained one",
+                       Error);
   tagger->standardise(ctx, jets);
   const auto measured = tagger->state_dict(ctx);
   CHECK_NOTHROW((*tagger)(tape, jets));
