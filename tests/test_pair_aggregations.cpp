@@ -5,20 +5,13 @@
 #include <cmath>
 #include <limits>
 
+#include "tests/support/jet_offsets.h"
 #include "tests/support/op_case.h"
 
 using namespace lightcone;
 using namespace lightcone::test;
 
 namespace {
-
-using Jets = std::vector<int64_t>;
-
-Tensor offsets(Context& ctx, const Jets& jets) {
-  std::vector<double> ptr{0};
-  for (int64_t n : jets) ptr.push_back(ptr.back() + static_cast<double>(n));
-  return ctx.of({static_cast<int64_t>(ptr.size())}, DType::i32, ptr);
-}
 
 int64_t tokens_of(const Jets& jets) {
   int64_t sum = 0;

@@ -6,6 +6,7 @@
 #include <limits>
 #include <numeric>
 
+#include "tests/support/jet_offsets.h"
 #include "tests/support/lorentz.h"
 
 using namespace lightcone;
@@ -14,13 +15,6 @@ using kernels::Pool;
 
 namespace {
 
-using Jets = std::vector<int64_t>;
-
-Tensor offsets(Context& ctx, const Jets& jets) {
-  std::vector<double> ptr{0};
-  for (int64_t n : jets) ptr.push_back(ptr.back() + static_cast<double>(n));
-  return ctx.of({static_cast<int64_t>(ptr.size())}, DType::i32, ptr);
-}
 int64_t tokens_of(const Jets& jets) { return std::accumulate(jets.begin(), jets.end(), int64_t{0}); }
 int64_t pairs_of(const Jets& jets) { return std::inner_product(jets.begin(), jets.end(), jets.begin(), int64_t{0}); }
 

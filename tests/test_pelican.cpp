@@ -8,6 +8,7 @@
 
 #include "engine/fields.h"
 #include "engine/safetensors.h"
+#include "tests/support/jet_offsets.h"
 #include "tests/support/op_case.h"
 
 using namespace lightcone;
@@ -15,15 +16,8 @@ using namespace lightcone::test;
 
 namespace {
 
-using Jets = std::vector<int64_t>;
 /// Numbers of a pair, [channel].
 using Row = std::vector<double>;
-
-Tensor offsets(Context& ctx, const Jets& jets) {
-  std::vector<double> ptr{0};
-  for (int64_t n : jets) ptr.push_back(ptr.back() + static_cast<double>(n));
-  return ctx.of({static_cast<int64_t>(ptr.size())}, DType::i32, ptr);
-}
 
 /// The network of PELICANConfig for one jet in f64, every map written out.
 class Literal {
