@@ -1,0 +1,67 @@
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+namespace gpusim {
+
+inline constexpr int warp_size = 32;
+inline constexpr uint32_t all_lanes = ~0u;
+
+/// Byte offset of a register in its warp's registers. A register is an array of 32 lanes; a predicate is 32 bits, one
+/// per lane. Immediates and special registers are registers that nothing writes.
+using Slot = uint32_t;
+
+/// The carry flag of add.cc, addc, …: a predicate that every warp has.
+inline constexpr Slot carry_slot = 0;
+
+/// What arithmetic sees of a warp: its registers, and the lanes that execute the instruction at hand.
+struct Lanes {
+  std::byte* registers = nullptr;  // aligned to 64 bytes, as every slot is
+  uint32_t mask = all_lanes;       // lanes that execute: never 0, the guard is in it already
+  // What a warp instruction found wrong with its lanes or members, in words; reported with the source line.
+  const char* fault = nullptr;
+
+  /// The 32 lanes of a register of sizeof(T) bytes.
+  template <class T>
+  T* of(Slot slot) const {
+    return reinterpret_cast<T*>(registers + slot);
+  }
+  uint32_t& predicate(Slot slot) const { return *reinterpret_cast<uint32_t*>(registers + slot); }
+};
+
+/// to[l] = from[l] for the lanes in `mask`.
+template <class T>
+inline void blend(uint32_t mask, T* __restrict to, const T* __restrict from) {
+  for (int l = 0; l < warp_size; ++l) to[l] = mask >> l & 1 ? from[l] : to[l];
+}
+
+/// x[0][l] = f(x[1][l], x[2][l], …) for the executing lanes; the loop over lanes is the compiler's to vectorise. f runs
+/// for all lanes, so it must not trap (integer division by zero).
+template <class R, class F, class... A>
+inline void map_lanes(const Lanes& w, Slot to, F&& f, const A*... arguments) {
+  R* out = w.of<R>(to);
+  alignas(64) R result[warp_size];
+  for (int l = 0; l < warp_size; ++l) result[l] = f(arguments[l]...);
+  if (w.mask == all_lanes)
+    std::memcpy(out, result, sizeof result);
+  else
+    blend(w.mask, out, result);
+}
+
+/// The lanes where f is true, as a predicate's bits; executing lanes only.
+template <class F, class... A>
+inline uint32_t mask_lanes(const Lanes& w, F&& f, const A*... arguments) {
+  alignas(64) uint8_t hit[warp_size];
+  for (int l = 0; l < warp_size; ++l) hit[l] = f(arguments[l]...) ? 1 : 0;
+  uint32_t bits = 0;
+  for (int l = 0; l < warp_size; ++l) bits |= uint32_t{hit[l]} << l;
+  return bits & w.mask;
+}
+
+/// Sets a predicate in the executing lanes.
+inline void set_predicate(const Lanes& w, Slot slot, uint32_t bits) {
+  uint32_t& p = w.predicate(slot);
+  p = (p & ~w.mask) | (bits & w.mask);
+}
+
+}  // namespace gpusim
