@@ -12,10 +12,12 @@ namespace gpusim {
 /// How an instruction counts (gpusim/report.h).
 enum class Kind : uint8_t { integer, f32, f64, half, convert, move, predicate, control, memory, warp, tensor, count };
 
-/// One decoded arithmetic instruction. Operands are flattened in PTX's order, vectors and pairs element by element:
-/// `mov.b64 {%r1, %r2}, %rd1` has three, `setp.lt.and.s32 %p1|%p2, %r1, %r2, %p3` five. Ignored ones are `no_slot`.
+struct Op;
 using Handler = void (*)(Lanes& w, const Op& op);
 inline constexpr Slot no_slot = ~0u;
+
+/// One decoded arithmetic instruction. Operands are flattened in PTX's order, vectors and pairs element by element:
+/// `mov.b64 {%r1, %r2}, %rd1` has three, `setp.lt.and.s32 %p1|%p2, %r1, %r2, %p3` five. Ignored ones are `no_slot`.
 
 struct Op {
   Handler run = nullptr;
