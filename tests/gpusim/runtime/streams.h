@@ -1,0 +1,15 @@
+#pragma once
+#include <driver_types.h>
+
+#include <functional>
+#include <string>
+
+#include "gpusim/machine/timeline.h"
+
+namespace gpusim {
+
+/// Adds work to a stream (or to the graph that captures it): it runs when something waits for the stream, after all that
+/// is ordered before it, with the operation it is. For libraries on top of the runtime, as cublasLt's stand-in is.
+void enqueue(cudaStream_t stream, std::string name, std::function<void(const Operation&)> work);
+
+}  // namespace gpusim
