@@ -76,8 +76,6 @@ class Decoder {
   std::map<std::string, uint32_t> shared_;
 };
 
-std::string demangled(const std::string& name);
-
 /// "u16", "f32", "b64" …; bytes 0 if it is no such type.
 struct TypeName {
   uint8_t bytes = 0;

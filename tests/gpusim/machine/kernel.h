@@ -13,14 +13,9 @@ namespace gpusim {
 /// What the interpreter does with a step, beyond arithmetic on registers.
 enum class Action : uint8_t {
   arithmetic,
-  collective,  // arithmetic that needs the lanes of its member mask: shfl, vote, match, redux, mma …
   branch,
-  branch_indexed,
-  exit,
+  nothing,  // nanosleep, prefetch …
   trap,
-  nothing,       // nanosleep, prefetch, pragmas …
-  warp_barrier,  // bar.warp.sync
-  barrier,       // bar.sync, barrier.sync, bar.red, bar.arrive
   fence,
   clock,
   load,
@@ -28,13 +23,19 @@ enum class Action : uint8_t {
   atomic,
   to_generic,  // cvta, cvta.to: adds or subtracts the window of a space
   is_space,
-  load_matrix,
-  store_matrix,
   copy_async,
   copy_commit,
   copy_wait,
   print,
   assertion,
+  regroups,  // from here on the lanes may part, wait or end
+  branch_indexed,
+  exit,
+  barrier,       // bar.sync, barrier.sync, bar.red, bar.arrive
+  warp_barrier,  // bar.warp.sync
+  collective,    // arithmetic that needs the lanes of its member mask: shfl, vote, match, redux, mma …
+  load_matrix,
+  store_matrix,
 };
 
 /// The generic addresses of shared, local and parameter space. No machine has memory of the host up there.
