@@ -3,6 +3,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace gpusim::ptx {
@@ -100,6 +101,7 @@ struct Function {
   uint32_t max_threads = 0;                ///< .maxntid (product), 0: not given
   uint32_t required_threads = 0;           ///< .reqntid (product)
   uint32_t min_blocks = 0;                 ///< .minnctapersm
+  uint32_t cluster_blocks = 0;             ///< .reqnctapercluster (product), 0: not given
   Location location;
 };
 
