@@ -29,7 +29,7 @@ Constant literal(Lexer& in) {
     if (error != std::errc{} || stop != text.data() + text.size()) in.unexpected("a number");
     c = {Literal::f64, std::bit_cast<int64_t>(value)};
   } else {
-    const bool suffix = (text.back() | 0x20) == 'u';
+    const bool suffix = text.back() == 'U';
     if (suffix) text.remove_suffix(1);
     const bool prefix = kind == 'x' || kind == 'b';
     const int base = kind == 'x' ? 16 : kind == 'b' ? 2 : text[0] == '0' ? 8 : 10;
@@ -64,7 +64,7 @@ int strength(const Token& token) {
       return 0;
   }
 }
-constexpr int above_bar = 2, factor = 6;
+constexpr int factor = 6;
 
 Constant apply(const Lexer& in, char operation, const Constant& a, const Constant& b) {
   if (a.literal != Literal::integer || b.literal != Literal::integer) in.refuse("arithmetic on float constants");
@@ -153,7 +153,7 @@ bool at_constant(const Lexer& in) {
   return in.is(Token::Kind::number) || in.is("-") || in.is("+") || in.is("~") || in.is("(") || in.is("WARP_SZ");
 }
 
-Constant constant(Lexer& in) { return expression(in, above_bar, 0); }
+Constant constant(Lexer& in) { return expression(in, 1, 0); }
 
 int64_t integer(Lexer& in) { return whole(in, constant(in)); }
 

@@ -13,8 +13,8 @@ struct Constant {
 /// Whether a constant may begin at the current token.
 bool at_constant(const Lexer& in);
 
-/// A constant expression: literals, WARP_SZ, unary - + ~ and binary * / % + - << >> & ^; | only within parentheses, as
-/// outside of them it joins a pair of operands.
+/// A constant expression: literals, WARP_SZ, parentheses, unary - + ~ and binary * / % + - << >> & ^ |. Comparisons and
+/// casts are refused.
 Constant constant(Lexer& in);
 
 /// The same, an integer.

@@ -1,5 +1,6 @@
 #include "gpusim/ptx/declaration.h"
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstring>
@@ -172,9 +173,8 @@ Variable declare(Lexer& in, const Head& h, Space space, bool is_extern) {
   v.name = in.word("a name");
   v.space = space;
   v.is_extern = is_extern;
-  if (h.type.bytes == 0) in.refuse("a predicate as a variable");
   const uint64_t element = uint64_t{h.type.bytes} * h.lanes;
-  v.align = h.align != 0 ? h.align : uint32_t(element);
+  v.align = h.align != 0 ? h.align : std::max(uint32_t(element), 1u);
 
   std::vector<uint64_t> extents;
   while (in.accept("[")) {
@@ -222,6 +222,7 @@ std::vector<Variable> declare_variables(Lexer& in, bool is_extern) {
   if (!where || *where == Space::generic) in.unexpected("a state space");
   in.take();
   const Head h = head(in);
+  if (h.type.bytes == 0) in.refuse("a variable of type .pred");
   std::vector<Variable> variables;
   do variables.push_back(declare(in, h, *where, is_extern));
   while (in.accept(","));
@@ -232,7 +233,9 @@ Parameter declare_parameter(Lexer& in) {
   Parameter p;
   p.is_register = in.accept(".reg");
   if (!p.is_register) in.expect(".param");
-  p.variable = declare(in, head(in), Space::param, false);
+  const Head h = head(in);
+  if (h.type.bytes == 0 && !p.is_register) in.refuse("a variable of type .pred");
+  p.variable = declare(in, h, Space::param, false);
   return p;
 }
 
