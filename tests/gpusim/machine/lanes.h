@@ -19,6 +19,7 @@ inline constexpr Slot carry_slot = 0;
 struct Lanes {
   std::byte* registers = nullptr;  // aligned to 64 bytes, as every slot is
   uint32_t mask = all_lanes;       // lanes that execute: never 0, the guard is in it already
+  uint32_t exited = 0;             // lanes that have ended: a member mask may name them
   // What a warp instruction found wrong with its lanes or members, in words; reported with the source line.
   const char* fault = nullptr;
 
