@@ -34,7 +34,10 @@ struct Lanes {
 /// to[l] = from[l] for the lanes in `mask`.
 template <class T>
 inline void blend(uint32_t mask, T* __restrict to, const T* __restrict from) {
-  for (int l = 0; l < warp_size; ++l) to[l] = mask >> l & 1 ? from[l] : to[l];
+  for (int l = 0; l < warp_size; ++l) {  // both are read before the choice: else GCC makes branches of it
+    const T old = to[l], next = from[l];
+    to[l] = mask & (1u << l) ? next : old;
+  }
 }
 
 /// x[0][l] = f(x[1][l], x[2][l], …) for the executing lanes; the loop over lanes is the compiler's to vectorise. f runs
@@ -47,11 +50,9 @@ inline void map_lanes(const Lanes& w, Slot to, F&& f, const A*... arguments) {
 #pragma GCC ivdep
     for (int l = 0; l < warp_size; ++l) out[l] = f(arguments[l]...);
   } else {
-#pragma GCC ivdep
-    for (int l = 0; l < warp_size; ++l) {
-      const R result = f(arguments[l]...);
-      out[l] = w.mask >> l & 1 ? result : out[l];
-    }
+    alignas(64) R result[warp_size];
+    for (int l = 0; l < warp_size; ++l) result[l] = f(arguments[l]...);
+    blend(w.mask, out, result);
   }
 }
 
