@@ -50,15 +50,14 @@ template <int quarter, bool ftz>
 void sine(Lanes& w, const Op& op) {
   const float* x = w.of<float>(op.x[1]);
   alignas(64) float result[warp_size];
-  bool small = true;
   for (int l = 0; l < warp_size; ++l) {
-    const float a = ftz ? flush(x[l]) : x[l];
-    small = small & (std::fabs(a) <= static_cast<float>(trigonometric_limit));
-    const float value = canonical(static_cast<float>(sine_of(a, quarter)));
+    const float value = canonical(static_cast<float>(sine_of(ftz ? flush(x[l]) : x[l], quarter)));
     result[l] = ftz ? flush(value) : value;
   }
-  for (int l = 0; l < warp_size && !small; ++l) {
-    if (std::fabs(x[l]) <= static_cast<float>(trigonometric_limit)) continue;
+  int beyond = 0;
+  for (int l = 0; l < warp_size; ++l) beyond += std::fabs(x[l]) <= trigonometric_limit ? 0 : 1;
+  for (int l = 0; l < warp_size && beyond; ++l) {
+    if (std::fabs(x[l]) <= trigonometric_limit) continue;
     const double a = x[l];
     result[l] = canonical(static_cast<float>(quarter ? std::cos(a) : std::sin(a)));
   }

@@ -9,12 +9,13 @@ namespace gpusim {
 // Elementary functions in double, for results that are then rounded to float or half: errors below 2^-45, special values
 // as IEEE 754 and PTX have them. Without branches or calls, so that loops over lanes vectorise.
 
-/// The sum of c[i]·x^i.
-template <size_t n>
+/// The sum of c[i]·x^i from i on, without a loop: loops over lanes must have no other inside.
+template <size_t i = 0, size_t n>
 inline double polynomial(double x, const std::array<double, n>& c) {
-  double sum = c[n - 1];
-  for (size_t i = n - 1; i-- > 0;) sum = std::fma(sum, x, c[i]);
-  return sum;
+  if constexpr (i + 1 == n)
+    return c[i];
+  else
+    return std::fma(polynomial<i + 1>(x, c), x, c[i]);
 }
 
 /// x + nearest_shift, |x| < 2^51, is rounded to an integer, which also stands in the low bits of the sum.
@@ -42,7 +43,7 @@ inline double exp2_of(double x) {
 inline double log2_of(double x) {
   // x = 2^n m with m in [√½, √2): log2 m = 2/ln 2 · artanh((m-1)/(m+1)).
   static constexpr auto terms = [] {
-    std::array<double, 12> c{};
+    std::array<double, 10> c{};
     for (size_t i = 0; i < c.size(); ++i) c[i] = 2.0 / (std::numbers::ln2 * static_cast<double>(2 * i + 1));
     return c;
   }();
@@ -60,7 +61,7 @@ inline double log2_of(double x) {
 }
 
 /// Up to here sine and cosine are good to 2^-45 absolutely (as much relatively near zeros of a float argument).
-inline constexpr double trigonometric_limit = 0x1p25;
+inline constexpr float trigonometric_limit = 0x1p25f;
 
 /// sin(x + quarter·π/2) for |x| ≤ trigonometric_limit.
 inline double sine_of(double x, int quarter) {

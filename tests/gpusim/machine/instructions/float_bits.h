@@ -61,4 +61,13 @@ inline float to_odd(double x) {
   return from_bits<float>((bits_of(nearest) - (away ? 1u : 0u)) | (inexact ? 1u : 0u));
 }
 
+/// a + b as a float of rounding to odd, where the sum does not overflow.
+inline float odd_sum(float a, float b) {
+  const float sum = a + b, b_part = sum - a, a_part = sum - b_part;
+  const float error = (a - a_part) + (b - b_part);
+  const bool inexact = error > 0.0f || error < 0.0f;  // not where the sum is infinite
+  const bool away = inexact && ((bits_of(error) ^ bits_of(sum)) & sign_bit<float>) != 0;
+  return from_bits<float>((bits_of(sum) - (away ? 1u : 0u)) | (inexact ? 1u : 0u));
+}
+
 }  // namespace gpusim
