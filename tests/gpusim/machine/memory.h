@@ -5,12 +5,12 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <vector>
 
+#include "gpusim/machine/shadow.h"
 #include "gpusim/machine/timeline.h"
 
 namespace gpusim {
-
-struct Page;
 
 /// A range of addresses in which allocations live, with a record of who touched each word last. Device memory: the
 /// addresses mean nothing to the host (touching them there is a segmentation fault, as with a GPU); the bytes are at
@@ -58,17 +58,31 @@ class Memory {
   bool note_read(const void* address, uint64_t bytes, const Operation& now);
   bool note_write(void* address, uint64_t bytes, const Operation& now);
   /// A copy within devices: what was never written at the source counts as never written at the target.
-  bool note_copy(void* to, const Memory& source, const void* from, uint64_t bytes, const Operation& now);
+  bool note_copy(void* to, Memory& source, const void* from, uint64_t bytes, const Operation& now);
   /// The range counts as never written again: for allocators that keep memory to themselves.
   void forget(void* address, uint64_t bytes);
 
+  // For the machine.
+  const std::string& name() const { return name_; }
+  Page& page(uint64_t address) const { return pages_[(address - base_) / page_bytes]; }
+  /// An address in words: which allocation it is in, or how far behind one.
+  std::string describe(uint64_t address) const;
+  /// Gives a protected page back to the host that touched it; false if it is not protected.
+  bool release_page(uint64_t address);
+
  private:
-  friend class GlobalAccess;
+  bool check_range(uint64_t address, uint64_t bytes, const Operation& now, const char* verb);
+  void report_clash(Clash clash, uint64_t address, const Operation& now, const Other& other, const char* verb);
+  template <class Whole, class Part>
+  bool for_range(uint64_t address, uint64_t bytes, const Operation& now, const char* verb, Whole&& whole, Part&& part);
+
   std::string name_;
   uint64_t capacity_ = 0, base_ = 0, next_ = 0, delta_ = 0, in_use_ = 0;
-  Page* pages_ = nullptr;  // one per 4096 bytes of the range
+  int file_ = -1;
+  Page* pages_ = nullptr;  // one per page_bytes of the range
   mutable std::mutex mutex_;
   std::map<uint64_t, Allocation> allocations_;
+  std::map<uint64_t, int> protected_;  // pages, and how many copies hold them
 };
 
 /// The Memory (of a device, or the pinned one) that an address lies in, or null.
