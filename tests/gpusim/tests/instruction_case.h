@@ -45,6 +45,10 @@ std::set<std::string>& tested_variants();
 /// named by what they hold: %p predicates, %b8_, %h 16, %r 32, %d 64 and %q 128 bits; each with a number from 0 to 15.
 class InstructionCase {
  public:
+  struct alignas(64) Line {
+    std::byte bytes[64];
+  };
+
   /// Throws Error if choose() does not know the instruction, or wants registers of other widths.
   explicit InstructionCase(std::string_view text);
 
@@ -56,12 +60,15 @@ class InstructionCase {
 
   /// Operands are counted as in Op: vectors and pairs element by element.
   void set(size_t operand, int lane, Bits value) { store(slots_[operand], bytes_[operand], lane, value); }
-  Bits get(size_t operand, int lane) const { return load(slots_[operand], bytes_[operand], lane); }
+  Bits get(size_t operand, int lane) const { return get(operand, lane, memory); }
+  Bits get(size_t operand, int lane, const std::vector<Line>& from) const {
+    return load(from, slots_[operand], bytes_[operand], lane);
+  }
   template <class F>
   void set_each(size_t operand, F&& value_of_lane) {
     for (int l = 0; l < warp_size; ++l) set(operand, l, to_bits(value_of_lane(l)));
   }
-  bool carry(int lane) const { return load(carry_slot, 0, lane) != 0; }
+  bool carry(int lane) const { return load(memory, carry_slot, 0, lane) != 0; }
   void set_carry(int lane, bool flag) { store(carry_slot, 0, lane, flag); }
 
   /// Both operands in one register from now on.
@@ -70,15 +77,11 @@ class InstructionCase {
   /// Runs it; the answer is what the instruction found wrong with its lanes, or null.
   const char* run(uint32_t mask = all_lanes, uint32_t exited = 0);
 
-  struct alignas(64) Line {
-    std::byte bytes[64];
-  };
-  /// All registers.
-  std::vector<Line> memory;
+  std::vector<Line> memory;  ///< all registers
 
  private:
   void store(Slot slot, uint8_t bytes, int lane, Bits value);
-  Bits load(Slot slot, uint8_t bytes, int lane) const;
+  static Bits load(const std::vector<Line>& from, Slot slot, uint8_t bytes, int lane);
 
   ptx::Instruction instruction_;
   std::vector<Shape> shapes_;
