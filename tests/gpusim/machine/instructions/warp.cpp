@@ -70,10 +70,10 @@ void shfl(Lanes& w, const Op& op) {
     from[l] = is_inside ? lane : l;
     inside |= (is_inside ? 1u : 0u) << l;
   }
-  for (int l = 0; l < warp_size; ++l) value[l] = a[from[l] & 31];
+  for (int l = 0; l < warp_size; ++l) value[l] = a[from[l]];
   for_each_set(w, in[3], [&](uint32_t lanes) {
     outside |= lanes & mask_lanes(
-                           w, [lanes](uint32_t source) { return !(lanes >> (source & 31) & 1); }, from);
+                           w, [lanes](uint32_t source) { return !(lanes >> source & 1); }, from);
   });
   if (outside) blame(w, "a shuffle takes a value from a lane that does not take part in it");
   if (op.x[0] != no_slot) blend(w.mask, w.of<uint32_t>(op.x[0]), value);
