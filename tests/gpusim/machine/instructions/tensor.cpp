@@ -271,6 +271,7 @@ Choice select_tensor(const ptx::Instruction& instruction, std::span<const Shape>
   if (!chosen.run || popc != (chosen.bits == 1) || exclusive + both != (popc ? 1 : 0)) return {};
   const bool is_integer = left[0] == "s32" && chosen.bits != 1;
   if ((setting.satfinite && !is_integer) || (rounding && chosen.bits != 64)) return {};
+  if (!wmma && left[0] != left[3]) return {};
   const bool fp8 = left[1][0] == 'e';
   if (fp8 && (wmma || shape == "m8n8k16")) return {};
   const auto plan = find_plan(shape, chosen.bits, wmma);
