@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "gpusim/error.h"
+#include "gpusim/machine/instructions/fp8.h"
 #include "gpusim/machine/instructions/half.h"
 
 namespace gpusim::lt {
@@ -35,34 +36,12 @@ struct Bf16 {
   static uint16_t encode(float x) { return float_to_bf16(x); }
 };
 
-/// An fp8 format with a sign, of so many bits of mantissa and such a least exponent and largest magnitude.
-template <int mantissa, int least_exponent>
-inline uint8_t to_fp8(float x, float largest) {
-  const uint32_t bits = std::bit_cast<uint32_t>(x), sign = bits >> 24 & 0x80;
-  if (x != x) return 0x7f;
-  const float magnitude = std::fmin(std::fabs(x), largest);
-  const int exponent = std::max(int(std::bit_cast<uint32_t>(magnitude) >> 23) - 127, least_exponent);
-  // In units of the last place, which is a power of two: the rounding of nearbyint is the only one.
-  const int units = int(std::nearbyint(std::ldexp(magnitude, mantissa - exponent)));
-  return uint8_t(sign | uint32_t(((exponent - least_exponent) << mantissa) + units));
-}
-struct E4m3 {
+template <class Format>
+struct Fp8 {
   using Bits = uint8_t;
-  static float decode(uint8_t x) {
-    const int exponent = x >> 3 & 15, mantissa = x & 7;
-    const float magnitude = (x & 0x7f) == 0x7f ? NAN
-                            : exponent == 0    ? std::ldexp(float(mantissa), -9)
-                                               : std::ldexp(float(8 + mantissa), exponent - 10);
-    return x & 0x80 ? -magnitude : magnitude;
-  }
-  static uint8_t encode(float x) { return to_fp8<3, -6>(x, 448); }
+  static float decode(uint8_t x) { return Format::value(x); }
+  static uint8_t encode(float x) { return to_fp8<Format>(x, false); }
 };
-struct E5m2 {
-  using Bits = uint8_t;
-  static float decode(uint8_t x) { return f16_to_float(uint16_t(x << 8)); }
-  static uint8_t encode(float x) { return to_fp8<2, -14>(x, 57344); }
-};
-
 struct S8 {
   using Bits = int8_t;
   static int32_t decode(int8_t x) { return x; }
@@ -90,9 +69,9 @@ void with_type(uint32_t type, F&& f) {
     case CUDA_R_16BF:
       return f(Bf16{});
     case CUDA_R_8F_E4M3:
-      return f(E4m3{});
+      return f(Fp8<E4m3>{});
     case CUDA_R_8F_E5M2:
-      return f(E5m2{});
+      return f(Fp8<E5m2>{});
     case CUDA_R_8I:
       return f(S8{});
     case CUDA_R_32I:
