@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "gpusim/error.h"
+#include "gpusim/machine/allocate.h"
 
 namespace gpusim {
 
@@ -146,6 +147,7 @@ Slot Decoder::slot_of(Frame& frame, const ptx::Instruction& i, const Operand& o,
 }
 
 void Decoder::set_operands(Step& step, const std::vector<Slot>& slots) {
+  step.operands = static_cast<uint8_t>(slots.size());
   for (size_t k = 0; k < step.op.x.size(); ++k) step.op.x[k] = k < slots.size() ? slots[k] : no_slot;
   auto list = std::make_unique<Slot[]>(std::max<size_t>(1, slots.size()));
   std::copy(slots.begin(), slots.end(), list.get());
@@ -238,6 +240,7 @@ void Decoder::decode_entry(const ptx::Function& entry) {
   place_all_shared(entry);
   decode_body(frame);
   kernel_.local_storage = local_next_;
+  allocate_registers(kernel_, registers_);
   kernel_.info.max_threads = entry.required_threads ? entry.required_threads
                              : entry.max_threads    ? entry.max_threads
                                                     : 1024;
@@ -248,7 +251,11 @@ void Decoder::decode_body(Frame& frame) {
   int depth = 0;
   for (const Frame* up = frame.caller; up; up = up->caller, ++depth)
     if (up->function == &f) fail("{}: {} calls itself; recursion cannot be simulated", kernel_.info.name, f.name);
-  for (const ptx::Register& r : f.registers) frame.registers.push_back(new_slot(r.bytes));
+  for (const ptx::Register& r : f.registers) {
+    const Slot stand_in = first_stand_in + static_cast<Slot>(registers_.size());
+    registers_[stand_in] = r.bytes;
+    frame.registers.push_back(stand_in);
+  }
   place_variables(frame);
   for (const ptx::Instruction& i : f.instructions) {
     frame.step_of.push_back(static_cast<uint32_t>(kernel_.steps.size()));
@@ -335,6 +342,8 @@ void Decoder::decode_arithmetic(Frame& frame, const ptx::Instruction& i, Step& s
   step.op.immediate = choice.immediate;
   step.kind = choice.kind;
   set_operands(step, slots);
+  const Operand& to = i.operands.at(0);
+  step.results = static_cast<uint8_t>(to.elements.empty() ? 1 : to.elements.size());
   if (const int m = members_of(i, flat.size()); m != not_collective) {
     step.action = Action::collective;
     step.members = m < 0 ? constant(all_lanes, 4) : slots[m];
@@ -357,6 +366,7 @@ void Decoder::decode_barrier(Frame& frame, const ptx::Instruction& i, Step& step
   size_t next = 0;
   if (i.has("red")) {
     step.barrier = i.has("popc") ? BarrierOp::popc : i.has("and") ? BarrierOp::and_ : BarrierOp::or_;
+    step.results = 1;
     step.op.x[0] = slot_of(frame, i, i.operands.at(next++), step.barrier == BarrierOp::popc ? 4 : 0);
   } else if (i.has("arrive")) {
     step.barrier = BarrierOp::arrive;

@@ -67,8 +67,12 @@ class Decoder {
   void place_all_shared(const ptx::Function& entry);
   [[noreturn]] void refuse(const ptx::Instruction& i, const std::string& why) const;
 
+  // What stands for a register until it has its slot.
+  static constexpr Slot first_stand_in = 1u << 31;
+
   const Program& program_;
   Kernel& kernel_;
+  std::map<Slot, uint8_t> registers_;
   std::map<std::pair<uint64_t, uint8_t>, Slot> constants_;
   std::map<std::string, Slot> specials_;
   std::map<std::tuple<uint32_t, uint32_t, std::string>, uint32_t> sites_;

@@ -118,6 +118,7 @@ void Decoder::decode_access(Frame& frame, const ptx::Instruction& i, Step& step,
     }
   }
   set_operands(step, slots);
+  step.results = loads ? step.operands : 0;
 }
 
 void Decoder::decode_atomic(Frame& frame, const ptx::Instruction& i, Step& step, bool returns) {
@@ -160,6 +161,7 @@ void Decoder::decode_atomic(Frame& frame, const ptx::Instruction& i, Step& step,
   std::vector<Slot> slots{returns ? slot_of(frame, i, i.operands[0], type.bytes) : no_slot};
   for (size_t k = 0; k < operands; ++k) slots.push_back(slot_of(frame, i, i.operands[first + 1 + k], type.bytes));
   set_operands(step, slots);
+  step.results = 1;
 }
 
 void Decoder::decode_matrix(Frame& frame, const ptx::Instruction& i, Step& step) {
@@ -187,6 +189,7 @@ void Decoder::decode_matrix(Frame& frame, const ptx::Instruction& i, Step& step)
     slots.push_back(slot_of(frame, i, e, 4));
   if (slots.size() != step.count) refuse(i, fmt::format("{} registers for .x{}", slots.size(), step.count));
   set_operands(step, slots);
+  step.results = loads ? step.operands : 0;
 }
 
 void Decoder::decode_copy_async(Frame& frame, const ptx::Instruction& i, Step& step) {
@@ -231,6 +234,7 @@ void Decoder::decode_window(Frame& frame, const ptx::Instruction& i, Step& step)
   if (asks) {
     step.action = Action::is_space;
     set_operands(step, {slot_of(frame, i, i.operands.at(0), 0), slot_of(frame, i, i.operands.at(1), 8)});
+    step.results = 1;
     return;
   }
   step.action = Action::to_generic;
@@ -240,6 +244,7 @@ void Decoder::decode_window(Frame& frame, const ptx::Instruction& i, Step& step)
                                                        : 0;
   step.offset = static_cast<int64_t>(to ? -window : window);
   set_operands(step, {slot_of(frame, i, i.operands.at(0), 8), slot_of(frame, i, i.operands.at(1), 8)});
+  step.results = 1;
 }
 
 }  // namespace gpusim

@@ -51,6 +51,8 @@ struct Step {
   Op op;
   Action action = Action::arithmetic;
   Kind kind = Kind::integer;
+  uint8_t operands = 0;  ///< of op.operands
+  uint8_t results = 0;   ///< the first ones of them, or of op.x
   Slot guard = no_slot;
   bool guard_negated = false;
   uint32_t site = 0;    ///< index into Kernel::sites

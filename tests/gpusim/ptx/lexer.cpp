@@ -34,6 +34,7 @@ void Lexer::skip_blanks() {
 }
 
 void Lexer::advance() {
+  taken_line_ = token_.line;
   skip_blanks();
   token_.line = line_;
   const char* start = at_;
@@ -91,8 +92,8 @@ uint32_t Lexer::number(uint32_t most) {
   uint32_t value = 0;
   const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc{} || stop != text.data() + text.size()) unexpected("a decimal number");
-  if (value > most) refuse("{} is more than {}", value, most);
   advance();
+  if (value > most) refuse("{} is more than {}", value, most);
   return value;
 }
 
@@ -106,8 +107,8 @@ void Lexer::skip(std::string_view open, std::string_view close) {
 }
 
 void Lexer::unexpected(std::string_view wanted) const {
-  if (is(Token::Kind::end)) refuse("expected {}, found the end of the text", wanted);
-  refuse("expected {}, found '{}'", wanted, token_.text);
+  if (is(Token::Kind::end)) fail("PTX line {}: expected {}, found the end of the text", token_.line, wanted);
+  fail("PTX line {}: expected {}, found '{}'", token_.line, wanted, token_.text);
 }
 
 }  // namespace gpusim::ptx

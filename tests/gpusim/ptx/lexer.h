@@ -54,10 +54,12 @@ class Lexer {
   /// Passes over `open … close`, nested.
   void skip(std::string_view open, std::string_view close);
 
+  /// An error about the current token.
   [[noreturn]] void unexpected(std::string_view wanted) const;
+  /// An error about what was taken last.
   template <class... T>
   [[noreturn]] void refuse(fmt::format_string<T...> format, T&&... arguments) const {
-    fail("PTX line {}: {}", token_.line, fmt::format(format, std::forward<T>(arguments)...));
+    fail("PTX line {}: {}", taken_line_, fmt::format(format, std::forward<T>(arguments)...));
   }
 
  private:
@@ -65,7 +67,7 @@ class Lexer {
   void skip_blanks();
 
   const char *at_, *end_;
-  uint32_t line_ = 1;
+  uint32_t line_ = 1, taken_line_ = 1;
   Token token_;
 };
 
