@@ -18,13 +18,6 @@ void* allocate(Memory& memory, size_t bytes, const char* call) {
   return address;
 }
 
-/// The host's own doing, after all that it has waited for.
-Operation host_operation(State& s, std::string name) {
-  Operation now = next_operation(0, s.host, std::move(name));
-  join(s.host, now.seen);
-  return now;
-}
-
 /// Both kinds of freeing wait for the device: CUDA does, and programs rely on it.
 void free(State& s, Memory& memory, int device, void* pointer, const char* call) {
   wait_for_device(device);
@@ -43,6 +36,8 @@ void allocate_host(State& s, void** pointer, size_t bytes, const char* call) {
   require(pointer);
   check_unsafe_call(s);
   *pointer = allocate(s.pinned, bytes, call);
+  // Nobody sees what the host writes there: all of it counts as written now.
+  if (*pointer) s.pinned.note_write(*pointer, bytes, host_operation(s, call));
 }
 
 }  // namespace

@@ -13,8 +13,7 @@ void reset(State& s, Device& device) {
   unload_all(device.number);
   std::erase_if(s.pool_of, [&](const auto& entry) { return entry.second->device == device.number; });
   device.default_pool.used = 0;
-  const Operation now = next_operation(0, s.host, "cudaDeviceReset");
-  join(s.host, now.seen);
+  const Operation now = host_operation(s, "cudaDeviceReset");
   for (const Memory::Allocation& allocation : device.memory.live())
     device.memory.free(reinterpret_cast<void*>(allocation.address), now);
   device.lost = cudaSuccess;

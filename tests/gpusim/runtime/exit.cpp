@@ -1,9 +1,7 @@
 #include "gpusim/runtime/exit.h"
 
-#include <unistd.h>
-
-#include <cstdio>
 #include <cstdlib>
+#include <string_view>
 
 #include "gpusim/machine/findings.h"
 #include "gpusim/runtime/state.h"
@@ -12,14 +10,10 @@ namespace gpusim {
 
 namespace {
 
-constexpr int status_of_findings = 86;
-
 void find_leaks(State& s) {
-  const char* wanted = std::getenv("GPUSIM_LEAKS");
-  if (!wanted || *wanted != '1') return;
   for (Device& device : s.devices)
     for (const Memory::Allocation& allocation : device.memory.live()) {
-      if (!allocation.name.starts_with("cuda")) continue;  // variables stay
+      if (!allocation.name.starts_with("cuda")) continue;  // a variable
       Finding finding;
       finding.what = Finding::What::leak;
       finding.text =
@@ -29,24 +23,19 @@ void find_leaks(State& s) {
     }
 }
 
-void check() {
+void finish() {
   State& s = state();
-  {
-    std::lock_guard lock(s.mutex);
-    drain();
-    find_leaks(s);
-  }
-  const std::vector<Finding> findings = take_findings();
-  if (findings.empty()) return;
-  for (const Finding& finding : findings)
-    if (!options().print) fmt::print(stderr, "gpusim: {}: {}\n", name_of(finding.what), finding.text);
-  fmt::print(stderr, "gpusim: {} finding{}\n", findings.size(), findings.size() == 1 ? "" : "s");
-  std::fflush(nullptr);
-  _exit(status_of_findings);
+  std::lock_guard lock(s.mutex);
+  drain();
+  const char* leaks = std::getenv("GPUSIM_LEAKS");
+  if (leaks && std::string_view(leaks) == "1") find_leaks(s);
 }
 
 }  // namespace
 
-void at_exit_check() { std::atexit(check); }
+void finish_at_exit() {
+  take_findings();  // what prints findings at the end registers itself first, so that it comes after this
+  std::atexit(finish);
+}
 
 }  // namespace gpusim

@@ -38,6 +38,7 @@ Program& program_of(FatBinary& binary, Device& device) {
   std::shared_ptr<const ptx::Module>& module = binary.modules[best->target];
   if (!module) module = std::make_shared<const ptx::Module>(ptx::parse(best->text));
   program = std::make_unique<Program>(module, device.memory, device.number);
+  host_operation(state(), "loading a module");  // what is queued from now on sees the variables' first values
   return *program;
 }
 

@@ -46,7 +46,7 @@ State::State() : pinned("pinned host memory", pinned_capacity, Memory::Host::see
     made.legacy.id = next_id++;
     pools.insert(&made.default_pool);
   }
-  at_exit_check();
+  finish_at_exit();
 }
 
 State& state() {
@@ -134,6 +134,12 @@ CUevent_st& event_of(State& s, cudaEvent_t handle) {
   if (!s.events.contains(handle))
     refuse(cudaErrorInvalidResourceHandle, Finding::What::misuse, "an event that was destroyed, or never was one");
   return *handle;
+}
+
+Operation host_operation(State& s, std::string name) {
+  Operation now = next_operation(0, s.host, std::move(name));
+  join(s.host, now.seen);
+  return now;
 }
 
 void lose_context(int device, cudaError_t error) { device_of(state(), device).lost = error; }

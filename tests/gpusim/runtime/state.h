@@ -121,6 +121,9 @@ inline Device& device(State& s) { return device_of(s, current_device()); }
 CUstream_st& stream_of(State& s, cudaStream_t handle);
 CUevent_st& event_of(State& s, cudaEvent_t handle);
 
+/// The host's own doing, ordered after all that it has waited for and before all that it queues from now on.
+Operation host_operation(State& s, std::string name);
+
 /// A kernel's fault, or what gpusim cannot do in one: the context of the device is lost.
 void lose_context(int device, cudaError_t error);
 
