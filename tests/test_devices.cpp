@@ -1,5 +1,6 @@
 // Tensors, Contexts and their memory, on every device that this program computes on.
 #include <doctest/doctest.h>
+#include <spdlog/logger.h>
 #include <spdlog/sinks/ostream_sink.h>
 
 #include <sstream>
