@@ -19,6 +19,7 @@ inline constexpr Slot carry_slot = 0;
 struct Lanes {
   std::byte* registers = nullptr;  // aligned to 64 bytes, as every slot is
   uint32_t mask = all_lanes;       // lanes that execute: never 0, the guard is in it already
+  uint32_t exited = 0;             // lanes that have ended: a member mask may name them
   // What a warp instruction found wrong with its lanes or members, in words; reported with the source line.
   const char* fault = nullptr;
 
@@ -33,29 +34,33 @@ struct Lanes {
 /// to[l] = from[l] for the lanes in `mask`.
 template <class T>
 inline void blend(uint32_t mask, T* __restrict to, const T* __restrict from) {
-  for (int l = 0; l < warp_size; ++l) to[l] = mask >> l & 1 ? from[l] : to[l];
+  for (int l = 0; l < warp_size; ++l) {  // both are read before the choice: else GCC makes branches of it
+    const T old = to[l], next = from[l];
+    to[l] = mask & (1u << l) ? next : old;
+  }
 }
 
 /// x[0][l] = f(x[1][l], x[2][l], …) for the executing lanes; the loop over lanes is the compiler's to vectorise. f runs
-/// for all lanes, so it must not trap (integer division by zero).
+/// for all lanes, so it must not trap (integer division by zero). Registers are the same or apart, never overlapping in
+/// part, and a lane reads its own place only: hence ivdep.
 template <class R, class F, class... A>
 inline void map_lanes(const Lanes& w, Slot to, F&& f, const A*... arguments) {
   R* out = w.of<R>(to);
-  alignas(64) R result[warp_size];
-  for (int l = 0; l < warp_size; ++l) result[l] = f(arguments[l]...);
-  if (w.mask == all_lanes)
-    std::memcpy(out, result, sizeof result);
-  else
+  if (w.mask == all_lanes) {
+#pragma GCC ivdep
+    for (int l = 0; l < warp_size; ++l) out[l] = f(arguments[l]...);
+  } else {
+    alignas(64) R result[warp_size];
+    for (int l = 0; l < warp_size; ++l) result[l] = f(arguments[l]...);
     blend(w.mask, out, result);
+  }
 }
 
 /// The lanes where f is true, as a predicate's bits; executing lanes only.
 template <class F, class... A>
 inline uint32_t mask_lanes(const Lanes& w, F&& f, const A*... arguments) {
-  alignas(64) uint8_t hit[warp_size];
-  for (int l = 0; l < warp_size; ++l) hit[l] = f(arguments[l]...) ? 1 : 0;
   uint32_t bits = 0;
-  for (int l = 0; l < warp_size; ++l) bits |= uint32_t{hit[l]} << l;
+  for (int l = 0; l < warp_size; ++l) bits |= (f(arguments[l]...) ? 1u : 0u) << l;
   return bits & w.mask;
 }
 

@@ -65,6 +65,9 @@ struct Launch {
 /// on. Throws Error for an instruction that gpusim cannot do in this place.
 bool run(const Kernel& kernel, const Launch& launch);
 
+/// A C++ name as its source has it.
+std::string demangled(const std::string& name);
+
 /// All variants ("ld.global.nc.v2.u64") of the instructions of a module, sorted, each once.
 std::vector<std::string> variants(const ptx::Module& module);
 

@@ -3,6 +3,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace gpusim::ptx {
@@ -25,7 +26,8 @@ struct Operand {
     immediate,  ///< 5, -1, 0x1F, 0f3F800000, 0d3FF0000000000000, WARP_SZ
     special,    ///< %tid.x, %laneid, %clock64: `name` is "tid.x", without the percent sign
     symbol,     ///< a variable or function, plus offset: mov.u64 %rd1, table+8
-    address,    ///< [base+offset]: base is a register (reg >= 0), a symbol (name) or neither (absolute)
+    address,    ///< [base+offset]: base is a register (reg >= 0), a symbol (name) or neither (absolute); the rest of
+                ///< [base, {%r1, %r2}] (textures, tensor maps) is in `elements`
     vector,     ///< {%r1, %r2, 0, _}
     pair,       ///< %p1|%p2, %r1|%p1
     label,      ///< a branch target: `target` is the index of its instruction
@@ -41,7 +43,7 @@ struct Operand {
   int64_t offset = 0;                  ///< address, symbol
   uint32_t target = 0;                 ///< label
   std::string name;                    ///< special, symbol, address, label
-  std::vector<Operand> elements;       ///< vector, pair
+  std::vector<Operand> elements;       ///< vector, pair, address
 };
 
 /// opcode.modifier.modifier operands;  A call has its callee as the only operand (a symbol, or a register: indirect)
@@ -92,7 +94,7 @@ struct Function {
   bool noreturn = false;
   std::vector<Variable> parameters;  ///< of an entry or .func; a .func's may be registers: then `parameter_registers`
   std::vector<Variable> returns;
-  std::vector<int32_t> parameter_registers, return_registers;  ///< for .func (.reg .b32 %a); -1 where it is a .param
+  std::vector<int32_t> parameter_registers, return_registers;  ///< one for each: for .reg .b32 %a; -1: it is a .param
   std::vector<Register> registers;
   std::vector<Variable> variables;  ///< shared, local and param variables declared in the body (unique names)
   std::vector<Instruction> instructions;
@@ -100,6 +102,7 @@ struct Function {
   uint32_t max_threads = 0;                ///< .maxntid (product), 0: not given
   uint32_t required_threads = 0;           ///< .reqntid (product)
   uint32_t min_blocks = 0;                 ///< .minnctapersm
+  uint32_t cluster_blocks = 0;             ///< .reqnctapercluster (product), 0: not given
   Location location;
 };
 

@@ -1,0 +1,427 @@
+// Loads and stores: where the bytes are, and whether a lane may touch them.
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "gpusim/machine/block.h"
+#include "gpusim/machine/memory.h"
+
+namespace gpusim {
+
+using ptx::Space;
+
+namespace {
+
+// f(lane) for the lanes in a mask.
+template <class F>
+inline void for_lanes(uint32_t mask, F&& f) {
+  for (; mask; mask &= mask - 1) f(std::countr_zero(mask));
+}
+
+// R is the register's type: a narrower M is extended as its signedness says.
+template <class M, class R>
+void load_lanes(uint32_t lanes, std::byte* const* at, uint32_t offset, R* to) {
+  for_lanes(lanes, [&](int l) {
+    M value;
+    std::memcpy(&value, at[l] + offset, sizeof value);
+    to[l] = static_cast<R>(value);
+  });
+}
+template <class R>
+void store_lanes(uint32_t lanes, std::byte* const* at, uint32_t offset, uint32_t bytes, const R* from) {
+  for_lanes(lanes, [&](int l) { std::memcpy(at[l] + offset, &from[l], bytes); });
+}
+
+struct Bytes16 {
+  uint64_t low, high;
+};
+
+void load_element(const Step& s, Lanes& w, uint32_t lanes, std::byte* const* at, uint32_t offset, Slot to) {
+  auto into = [&](auto zero) {
+    using R = decltype(zero);
+    R* out = w.of<R>(to);
+    switch (s.bytes) {
+      case 1:
+        return s.is_signed ? load_lanes<int8_t>(lanes, at, offset, out) : load_lanes<uint8_t>(lanes, at, offset, out);
+      case 2:
+        return s.is_signed ? load_lanes<int16_t>(lanes, at, offset, out) : load_lanes<uint16_t>(lanes, at, offset, out);
+      case 4:
+        return s.is_signed ? load_lanes<int32_t>(lanes, at, offset, out) : load_lanes<uint32_t>(lanes, at, offset, out);
+      default:
+        return load_lanes<uint64_t>(lanes, at, offset, out);
+    }
+  };
+  switch (s.register_bytes) {
+    case 1:
+      return into(uint8_t{});
+    case 2:
+      return into(uint16_t{});
+    case 4:
+      return into(uint32_t{});
+    case 8:
+      return into(uint64_t{});
+    default:
+      return load_lanes<Bytes16>(lanes, at, offset, w.of<Bytes16>(to));
+  }
+}
+
+void store_element(const Step& s, Lanes& w, uint32_t lanes, std::byte* const* at, uint32_t offset, Slot from) {
+  switch (s.register_bytes) {
+    case 1:
+      return store_lanes(lanes, at, offset, s.bytes, w.of<uint8_t>(from));
+    case 2:
+      return store_lanes(lanes, at, offset, s.bytes, w.of<uint16_t>(from));
+    case 4:
+      return store_lanes(lanes, at, offset, s.bytes, w.of<uint32_t>(from));
+    case 8:
+      return store_lanes(lanes, at, offset, s.bytes, w.of<uint64_t>(from));
+    default:
+      return store_lanes(lanes, at, offset, s.bytes, w.of<Bytes16>(from));
+  }
+}
+
+const char* verb(Touch touch) { return touch == Touch::read ? "reads" : touch == Touch::write ? "writes" : "updates"; }
+
+}  // namespace
+
+void Block::addresses(const Warp& w, Slot base, uint8_t base_bytes, int64_t offset, uint64_t* to) const {
+  if (base == no_slot)
+    for (int l = 0; l < warp_size; ++l) to[l] = static_cast<uint64_t>(offset);
+  else if (base_bytes == 8)
+    for (int l = 0; l < warp_size; ++l) to[l] = w.lanes.of<uint64_t>(base)[l] + static_cast<uint64_t>(offset);
+  else
+    for (int l = 0; l < warp_size; ++l)
+      to[l] = static_cast<uint32_t>(w.lanes.of<uint32_t>(base)[l] + static_cast<uint32_t>(offset));
+}
+
+void Block::load(Warp& w, const Step& s, uint32_t lanes) {
+  uint64_t address[warp_size];
+  std::byte* at[warp_size];
+  addresses(w, s.base, s.base_bytes, s.offset, address);
+  if (!locate(w, s, lanes, s.space, address, s.bytes * s.count, Touch::read, nullptr, at)) return;
+  for (uint32_t e = 0; e < s.count; ++e)
+    if (s.op.operands[e] != no_slot) load_element(s, w.lanes, lanes, at, e * s.bytes, s.op.operands[e]);
+  if (kernel_.hands_over && s.strong && s.space != Space::shared)
+    for_lanes(lanes, [&](int l) { take_over(w, address[l], s.acquires); });
+}
+
+void Block::store(Warp& w, const Step& s, uint32_t lanes) {
+  uint64_t address[warp_size];
+  std::byte* at[warp_size];
+  addresses(w, s.base, s.base_bytes, s.offset, address);
+  // The bytes as they will be, for two lanes that write the same ones to one place.
+  alignas(16) std::byte values[warp_size * 32];
+  std::byte* to[warp_size];
+  const uint32_t bytes = s.bytes * s.count;
+  for (int l = 0; l < warp_size; ++l) to[l] = values + l * bytes;
+  for (uint32_t e = 0; e < s.count; ++e) store_element(s, w.lanes, lanes, to, e * s.bytes, s.op.operands[e]);
+  if (kernel_.hands_over && s.strong && s.space != Space::shared) {
+    if (s.releases) fence(w, s);
+    for_lanes(lanes, [&](int l) { hand_over(w, address[l]); });
+  }
+  if (!locate(w, s, lanes, s.space, address, bytes, Touch::write, values, at)) return;
+  for_lanes(lanes, [&](int l) { std::memcpy(at[l], values + l * bytes, bytes); });
+}
+
+bool Block::locate(Warp& w, const Step& s, uint32_t lanes, Space space, const uint64_t* address, uint32_t bytes,
+                   Touch touch, const std::byte* values, std::byte** at) {
+  uint32_t crooked = 0;
+  for (int l = 0; l < warp_size; ++l) crooked |= uint32_t{address[l] % bytes != 0} << l;
+  if (crooked &= lanes; crooked) {
+    const int l = std::countr_zero(crooked);
+    find(Finding::What::misaligned, w, s, l,
+         fmt::format("{} {} bytes at {:#x}, which is no multiple of {}", verb(touch), bytes, address[l], bytes), true,
+         nullptr, address[l]);
+    return false;
+  }
+  switch (space) {
+    case Space::shared:
+      return locate_shared(w, s, lanes, address, bytes, touch, values, at);
+    case Space::local:
+      return locate_local(w, s, lanes, address, bytes, touch, at);
+    case Space::param:
+      return locate_param(w, s, lanes, address, bytes, touch, at);
+    case Space::global:
+    case Space::constant:
+      return locate_global(w, s, lanes, address, bytes, touch, values, at);
+    case Space::generic:
+      break;
+  }
+  // A generic address tells its space by its window, lane by lane.
+  constexpr Space of_window[] = {Space::global, Space::shared, Space::local, Space::param};
+  for (uint32_t rest = lanes; rest;) {
+    const uint64_t window = address[std::countr_zero(rest)] >> 60;
+    uint32_t same = 0;
+    for (int l = 0; l < warp_size; ++l) same |= uint32_t{address[l] >> 60 == window} << l;
+    same &= rest;
+    rest &= ~same;
+    uint64_t inside[warp_size];
+    for (int l = 0; l < warp_size; ++l) inside[l] = address[l] - (window << 60);
+    if (!locate(w, s, same, window < 4 ? of_window[window] : Space::global, inside, bytes, touch, values, at))
+      return false;
+  }
+  return true;
+}
+
+void Block::report_clash(Clash clash, Warp& w, const Step& s, uint32_t lane, uint64_t address, Touch touch,
+                         const Other& other, const std::string& place) {
+  // The same pair of places again and again: once is enough.
+  if (!known_.insert({static_cast<uint8_t>(clash), s.site, clash == Clash::race ? other.site : other.operation}).second)
+    return;
+  if (clash == Clash::uninitialised)
+    return find(Finding::What::uninitialised_read, w, s, lane,
+                fmt::format("{} {}, which nothing wrote", verb(touch), place), false, nullptr, address);
+  if (clash == Clash::unordered)
+    return find(Finding::What::unordered, w, s, lane,
+                fmt::format("{} {}, which {} {}, and nothing orders the two: an event or a synchronisation is missing",
+                            verb(touch), place, name_of_operation(other.operation), other.writes ? "wrote" : "read"),
+                false, nullptr, address);
+  const Site& site = kernel_.sites[other.site];
+  const auto& grid = launch_.grid;
+  std::string who = "other blocks";
+  if (other.block != many_blocks) {
+    const auto t = thread_of(warps_[other.warp], other.lane);
+    const std::string thread = fmt::format("thread ({}, {}, {})", t[0], t[1], t[2]);
+    who = other.block == linear_ ? thread
+                                 : fmt::format("{} of block ({}, {}, {})", thread, other.block % grid[0],
+                                               other.block / grid[0] % grid[1], other.block / grid[0] / grid[1]);
+  }
+  find(Finding::What::race, w, s, lane,
+       fmt::format("{} {}, which {} {} at {}:{} ({}), and nothing orders the two", verb(touch), place, who,
+                   other.writes ? "wrote" : "read", site.file, site.line, site.text),
+       false, &site, address);
+}
+
+bool Block::locate_global(Warp& w, const Step& s, uint32_t lanes, const uint64_t* address, uint32_t bytes, Touch touch,
+                          const std::byte* values, std::byte** at) {
+  uint32_t sectors = 0;
+  Toucher t{.operation = launch_.operation,
+            .id = launch_.operation->id,
+            .block = linear_,
+            .warp = w.index,
+            .site = s.site,
+            .strong = s.strong,
+            .clock = &w.clock,
+            .acquired = kernel_.hands_over ? &acquired_ : nullptr,
+            .acquired_reads = kernel_.hands_over ? &acquired_reads_ : nullptr};
+  for (uint32_t rest = lanes; rest;) {
+    const int first = std::countr_zero(rest);
+    const uint64_t page_number = address[first] / page_bytes;
+    uint32_t same = 0;
+    for (int l = 0; l < warp_size; ++l) same |= uint32_t{address[l] / page_bytes == page_number} << l;
+    same &= rest;
+    rest &= ~same;
+    Memory* const memory = memory_of(reinterpret_cast<void*>(address[first]));
+    if (!memory) {
+      find(Finding::What::out_of_bounds, w, s, first,
+           fmt::format(
+               "{} {} bytes at {:#x}, which is {}", verb(touch), bytes, address[first],
+               address[first] < page_bytes ? "next to the null pointer" : "no address of a device (of the host?)"),
+           true, nullptr, address[first]);
+      return false;
+    }
+    Page& page = memory->page(address[first]);
+    page.lock();
+    uint32_t wrong = 0;
+    for (int l = 0; l < warp_size; ++l) wrong |= uint32_t{address[l] % page_bytes + bytes > page.bytes} << l;
+    wrong &= same;
+    if (page.state != Page::State::live) wrong = same;
+    if (wrong) {
+      const int l = std::countr_zero(wrong);
+      const bool freed = page.state == Page::State::freed && address[l] % page_bytes + bytes <= page.bytes;
+      page.unlock();
+      find(freed ? Finding::What::use_after_free : Finding::What::out_of_bounds, w, s, l,
+           fmt::format("{} {} bytes at {}", verb(touch), bytes, memory->describe(address[l])), true, nullptr,
+           address[l]);
+      return false;
+    }
+    // Constant memory is cached apart, and nobody writes it.
+    const bool counts = s.space != Space::constant;
+    if (running_.check_races || running_.check_initialised) {
+      Cell* const cells = page.at_least(bytes);
+      const uint32_t step = 1u << page.shift;
+      for_lanes(same, [&](int l) {
+        t.lane = l;
+        const uint64_t in_page = address[l] % page_bytes;
+        for (uint32_t b = 0; b < bytes; b += step) {
+          Cell& cell = cells[(in_page + b) >> page.shift];
+          Other other;
+          Clash clash = Clash::none;
+          if (touch != Touch::write) clash = note_read(cell, t, other);
+          if (touch != Touch::read) {
+            const Clash written = note_write(cell, t, false, other);
+            if (clash == Clash::none) clash = written;
+          }
+          if (clash == Clash::none) continue;
+          if (clash == Clash::uninitialised ? !running_.check_initialised : !running_.check_races) continue;
+          if (clash == Clash::race && other.writes && values &&
+              same_bytes(w, address[l] + b, step, l, other, values + l * bytes + b, values, bytes, address))
+            continue;
+          page.unlock();
+          report_clash(clash, w, s, l, address[l] + b, touch, other, memory->describe(address[l] + b));
+          page.lock();
+        }
+      });
+    }
+    page.unlock();
+    if (counts) {
+      uint64_t touched[2] = {};
+      for_lanes(same, [&](int l) {
+        const uint32_t sector = static_cast<uint32_t>(address[l] % page_bytes / 32),
+                       last = static_cast<uint32_t>((address[l] % page_bytes + bytes - 1) / 32);
+        for (uint32_t k = sector; k <= last; ++k) touched[k / 64] |= uint64_t{1} << k % 64;
+      });
+      sectors += std::popcount(touched[0]) + std::popcount(touched[1]);
+      SectorSet::Bits& bits = block_sectors_.at(page_number);
+      for (int h = 0; h < 2; ++h) {
+        if (touch != Touch::write) bits.read[h] |= touched[h];
+        if (touch != Touch::read) bits.write[h] |= touched[h];
+      }
+    }
+    for_lanes(same, [&](int l) { at[l] = memory->storage(reinterpret_cast<std::byte*>(address[l])); });
+  }
+  if (touch == Touch::read) {
+    counters.global_load_requests += sectors != 0;
+    counters.global_load_sectors += sectors;
+  } else if (touch == Touch::write) {
+    ++counters.global_store_requests;
+    counters.global_store_sectors += sectors;
+  } else {
+    counters.atomics += std::popcount(lanes);
+  }
+  return true;
+}
+
+// A race in which nothing changes: the bytes are there already, or another lane of this very store brings them.
+bool Block::same_bytes(const Warp& w, uint64_t address, uint32_t n, uint32_t lane, const Other& other,
+                       const std::byte* value, const std::byte* values, uint32_t bytes, const uint64_t* all) const {
+  if (other.block == linear_ && other.warp == w.index && other.lane != lane) {
+    const uint64_t offset = address - all[other.lane];
+    if (offset < bytes && std::memcmp(values + other.lane * bytes + offset, value, n) == 0) return true;
+  }
+  const std::byte* there =
+      address < shared_.size()
+          ? shared_.data() + address
+          : memory_of(reinterpret_cast<void*>(address))->storage(reinterpret_cast<const std::byte*>(address));
+  return std::memcmp(there, value, n) == 0;
+}
+
+bool Block::locate_shared(Warp& w, const Step& s, uint32_t lanes, const uint64_t* address, uint32_t bytes, Touch touch,
+                          const std::byte* values, std::byte** at) {
+  const Kernel::Range* range = nullptr;
+  uint32_t wrong = 0;
+  for_lanes(lanes, [&](int l) {
+    if (range && address[l] >= range->begin && address[l] + bytes <= range->end) return;
+    for (const Kernel::Range& r : shared_ranges_)
+      if (address[l] >= r.begin && address[l] + bytes <= r.end) {
+        range = &r;
+        return;
+      }
+    wrong |= 1u << l;
+  });
+  if (wrong) {
+    const int l = std::countr_zero(wrong);
+    std::string where = "there is none";
+    for (const Kernel::Range& r : shared_ranges_)
+      if (r.begin <= address[l])
+        where = fmt::format("{} bytes from the start of {}, which has {}", address[l] - r.begin, demangled(r.name),
+                            r.end - r.begin);
+    find(Finding::What::out_of_bounds, w, s, l,
+         fmt::format("{} {} bytes of shared memory at {:#x}: {}", verb(touch), bytes, address[l], where), true, nullptr,
+         address[l]);
+    return false;
+  }
+  count_banks(lanes, address, bytes);
+  if (running_.check_races || running_.check_initialised) {
+    Toucher t{
+        .id = shared_id_, .block = linear_, .warp = w.index, .site = s.site, .strong = s.strong, .clock = &w.clock};
+    const uint32_t step = 1u << shared_shift_;
+    for_lanes(lanes, [&](int l) {
+      t.lane = l;
+      for (uint32_t b = 0; b < bytes; b += step) {
+        Cell& cell = shared_cells_[(address[l] + b) >> shared_shift_];
+        Other other;
+        Clash clash = Clash::none;
+        if (touch != Touch::write) clash = note_read(cell, t, other);
+        if (touch != Touch::read) {
+          const Clash written = note_write(cell, t, false, other);
+          if (clash == Clash::none) clash = written;
+        }
+        if (clash == Clash::none) continue;
+        if (clash == Clash::uninitialised ? !running_.check_initialised : !running_.check_races) continue;
+        if (clash == Clash::race && other.writes && values &&
+            same_bytes(w, address[l] + b, step, l, other, values + l * bytes + b, values, bytes, address))
+          continue;
+        report_clash(clash, w, s, l, address[l] + b, touch, other,
+                     fmt::format("shared memory at {:#x}", address[l] + b));
+      }
+    });
+  }
+  for_lanes(lanes, [&](int l) { at[l] = shared_.data() + address[l]; });
+  return true;
+}
+
+// Shared memory has 32 banks of 4 bytes. A request of 8 bytes a lane goes in halves of a warp, one of 16 in quarters; each
+// part takes as many passes as the bank with the most different words.
+void Block::count_banks(uint32_t lanes, const uint64_t* address, uint32_t bytes) {
+  const uint32_t parts = bytes <= 4 ? 1 : bytes / 4, lanes_of_part = warp_size / parts;
+  ++counters.shared_requests;
+  for (uint32_t p = 0; p < parts; ++p) {
+    uint32_t part = lanes_of_part == 32 ? lanes : lanes >> (p * lanes_of_part) & ((1u << lanes_of_part) - 1);
+    if (!part) continue;
+    uint64_t words[warp_size];
+    uint32_t of_bank[32] = {}, passes = 1, n = 0;
+    for_lanes(part, [&](int l) {
+      const uint64_t first = address[p * lanes_of_part + l] / 4;
+      for (uint64_t word = first; word < first + std::max(1u, bytes / 4); ++word) {
+        if (n < warp_size && std::find(words, words + n, word) == words + n) {
+          words[n++] = word;
+          passes = std::max(passes, ++of_bank[word % 32]);
+        }
+      }
+    });
+    counters.shared_wavefronts += passes;
+    counters.bank_conflicts += passes - 1;
+  }
+}
+
+bool Block::locate_local(Warp& w, const Step& s, uint32_t lanes, const uint64_t* address, uint32_t bytes, Touch touch,
+                         std::byte** at) {
+  uint32_t wrong = 0;
+  for_lanes(lanes, [&](int l) { wrong |= uint32_t{address[l] + bytes > kernel_.local_storage} << l; });
+  if (wrong) {
+    const int l = std::countr_zero(wrong);
+    find(Finding::What::out_of_bounds, w, s, l,
+         fmt::format("{} {} bytes of local memory at {:#x}, of which a thread has {}", verb(touch), bytes, address[l],
+                     kernel_.local_storage),
+         true, nullptr, address[l]);
+    return false;
+  }
+  counters.local_requests += s.kind == Kind::memory;
+  for_lanes(lanes, [&](int l) {
+    const size_t place = l * kernel_.local_storage + address[l];
+    at[l] = w.local.data() + place;
+    uint8_t* written = w.local_written.data() + place;
+    if (touch == Touch::read && running_.check_initialised && std::find(written, written + bytes, 0) != written + bytes)
+      report_clash(Clash::uninitialised, w, s, l, address[l], touch, {},
+                   fmt::format("local memory at {:#x}", address[l]));
+    if (touch != Touch::read) std::fill(written, written + bytes, 1);
+  });
+  return true;
+}
+
+bool Block::locate_param(Warp& w, const Step& s, uint32_t lanes, const uint64_t* address, uint32_t bytes, Touch touch,
+                         std::byte** at) {
+  uint32_t wrong = 0;
+  for_lanes(lanes, [&](int l) { wrong |= uint32_t{address[l] + bytes > launch_.parameters.size()} << l; });
+  if (wrong || touch != Touch::read) {
+    const int l = std::countr_zero(wrong ? wrong : lanes);
+    find(Finding::What::out_of_bounds, w, s, l,
+         fmt::format("{} {} bytes of the parameters at {:#x}", verb(touch), bytes, address[l]), true);
+    return false;
+  }
+  for_lanes(lanes, [&](int l) { at[l] = const_cast<std::byte*>(launch_.parameters.data()) + address[l]; });
+  return true;
+}
+
+}  // namespace gpusim

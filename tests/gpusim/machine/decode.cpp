@@ -1,0 +1,443 @@
+#include "gpusim/machine/decode.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "gpusim/error.h"
+#include "gpusim/machine/allocate.h"
+
+namespace gpusim {
+
+using ptx::Operand;
+
+namespace {
+
+/// Operands with vectors and pairs taken apart.
+std::vector<const Operand*> flatten(const std::vector<Operand>& operands) {
+  std::vector<const Operand*> flat;
+  for (const Operand& o : operands)
+    if (o.kind == Operand::Kind::vector || o.kind == Operand::Kind::pair)
+      for (const Operand& e : o.elements) flat.push_back(&e);
+    else
+      flat.push_back(&o);
+  return flat;
+}
+
+uint64_t immediate_bits(const Operand& o, uint8_t bytes) {
+  const uint64_t bits = static_cast<uint64_t>(o.value);
+  if (o.literal == Operand::Literal::f32 && bytes == 8)
+    return std::bit_cast<uint64_t>(static_cast<double>(std::bit_cast<float>(static_cast<uint32_t>(bits))));
+  if (o.literal == Operand::Literal::f64 && bytes == 4)
+    return std::bit_cast<uint32_t>(static_cast<float>(std::bit_cast<double>(bits)));
+  return bits;
+}
+
+// Which flattened operand is the member mask of an instruction that needs its lanes together; -1: all lanes.
+constexpr int not_collective = -2;
+int members_of(const ptx::Instruction& i, size_t operands) {
+  if (i.opcode == "mma" || i.opcode == "wmma") return -1;
+  if (!i.has("sync")) return not_collective;
+  if (i.opcode == "shfl" || i.opcode == "vote" || i.opcode == "match" || i.opcode == "redux" || i.opcode == "elect")
+    return static_cast<int>(operands) - 1;
+  return not_collective;
+}
+
+}  // namespace
+
+TypeName type_named(std::string_view name) {
+  if (name == "f16" || name == "bf16") return {2, false, true};
+  if (name == "f16x2" || name == "bf16x2") return {4, false, true};
+  if (name == "b128") return {16, false, false};
+  if (name.size() < 2 || name.size() > 3) return {};
+  const char kind = name[0];
+  const std::string_view digits = name.substr(1);
+  const uint8_t bytes = digits == "8" ? 1 : digits == "16" ? 2 : digits == "32" ? 4 : digits == "64" ? 8 : 0;
+  if (kind == 'f') return {bytes >= 4 ? bytes : uint8_t{0}, false, true};
+  if (kind == 'u' || kind == 'b') return {bytes, false, false};
+  if (kind == 's') return {bytes, true, false};
+  return {};
+}
+
+void Decoder::refuse(const ptx::Instruction& i, const std::string& why) const {
+  const ptx::Module& module = program_.module();
+  fail("{}:{}: in {}: `{}` (line {} of the PTX for sm_{}): {}", module.file(i.location), i.location.line,
+       kernel_.info.name, i.variant(), i.ptx_line, module.target, why);
+}
+
+Slot Decoder::new_slot(uint8_t bytes) {
+  const Slot slot = kernel_.register_bytes;
+  kernel_.register_bytes += std::max(64, bytes * warp_size);
+  return slot;
+}
+
+Slot Decoder::constant(uint64_t value, uint8_t bytes) {
+  if (bytes < 8 && bytes > 0) value &= (uint64_t{1} << 8 * bytes) - 1;
+  if (bytes == 0) value = value ? all_lanes : 0;
+  const auto [it, is_new] = constants_.try_emplace({value, bytes});
+  if (is_new) {
+    it->second = new_slot(bytes);
+    kernel_.constants.push_back({it->second, bytes, value});
+  }
+  return it->second;
+}
+
+Slot Decoder::special(const std::string& name, uint8_t bytes) {
+  const auto [it, is_new] = specials_.try_emplace(name);
+  if (is_new) {
+    it->second = new_slot(bytes);
+    kernel_.specials.push_back({it->second, bytes, name});
+  }
+  return it->second;
+}
+
+uint64_t Decoder::generic(const Address& address) const {
+  switch (address.space) {
+    case ptx::Space::shared:
+      return shared_window + address.at;
+    case ptx::Space::local:
+      return local_window + address.at;
+    case ptx::Space::param:
+      return param_window + address.at;
+    default:
+      return address.at;
+  }
+}
+
+Decoder::Address Decoder::address_of(const Frame& frame, const ptx::Instruction& i, const std::string& symbol) const {
+  if (const auto it = frame.symbols.find(symbol); it != frame.symbols.end()) return it->second;
+  if (const auto it = shared_.find(symbol); it != shared_.end()) return {ptx::Space::shared, it->second};
+  if (void* p = program_.variable(symbol)) return {ptx::Space::global, reinterpret_cast<uint64_t>(p)};
+  if (program_.module().find(symbol))
+    refuse(i,
+           fmt::format("the address of the function {} is taken; calls through pointers cannot be simulated", symbol));
+  refuse(i, fmt::format("nothing is named {}", symbol));
+}
+
+Slot Decoder::register_of(Frame& frame, const ptx::Instruction& i, const Operand& o, uint8_t* bytes) {
+  if (o.kind == Operand::Kind::ignored) return no_slot;
+  if (o.kind != Operand::Kind::reg) refuse(i, "a register is expected");
+  *bytes = frame.function->registers[o.reg].bytes;
+  return frame.registers[o.reg];
+}
+
+Slot Decoder::slot_of(Frame& frame, const ptx::Instruction& i, const Operand& o, uint8_t bytes) {
+  switch (o.kind) {
+    case Operand::Kind::reg: {
+      const ptx::Register& r = frame.function->registers[o.reg];
+      if (r.bytes != bytes) refuse(i, fmt::format("{} has {} bytes, expected {}", r.name, r.bytes, bytes));
+      return frame.registers[o.reg];
+    }
+    case Operand::Kind::immediate:
+      return constant(immediate_bits(o, bytes), bytes);
+    case Operand::Kind::special: {
+      const uint8_t own = o.name == "gridid" ? 8 : 4;
+      if (own != bytes) refuse(i, fmt::format("%{} has {} bytes, expected {}", o.name, own, bytes));
+      return special(o.name, own);
+    }
+    case Operand::Kind::symbol: {
+      // The address in the variable's own space, as PTX has it: mov.u32 %r1, shared_array.
+      const Address a = address_of(frame, i, o.name);
+      return constant(a.at + o.offset, bytes);
+    }
+    case Operand::Kind::ignored:
+      return no_slot;
+    default:
+      refuse(i, "an operand of a kind that does not belong here");
+  }
+}
+
+void Decoder::set_operands(Step& step, const std::vector<Slot>& slots) {
+  step.operands = static_cast<uint8_t>(slots.size());
+  for (size_t k = 0; k < step.op.x.size(); ++k) step.op.x[k] = k < slots.size() ? slots[k] : no_slot;
+  auto list = std::make_unique<Slot[]>(std::max<size_t>(1, slots.size()));
+  std::copy(slots.begin(), slots.end(), list.get());
+  step.op.operands = list.get();
+  kernel_.lists.push_back(std::move(list));
+}
+
+Step Decoder::start(Frame& frame, const ptx::Instruction& i) {
+  Step step;
+  const ptx::Module& module = program_.module();
+  const auto [it, is_new] = sites_.try_emplace({i.location.file, i.location.line, i.variant()});
+  if (is_new) {
+    it->second = static_cast<uint32_t>(kernel_.sites.size());
+    kernel_.sites.push_back({module.file(i.location), i.location.line, i.variant()});
+  }
+  step.site = it->second;
+  if (i.guard >= 0) {
+    step.guard = frame.registers[i.guard];
+    step.guard_negated = i.guard_negated;
+  }
+  return step;
+}
+
+uint64_t Decoder::place_local(uint64_t bytes, uint32_t align, bool counts) {
+  local_next_ = (local_next_ + align - 1) / align * align;
+  const uint64_t at = local_next_;
+  local_next_ += bytes;
+  if (counts) kernel_.info.local_bytes += static_cast<uint32_t>(bytes);
+  return at;
+}
+
+// Shared variables stand where a linker would put them, but with 128 bytes (all banks once) that belong to nobody
+// between them, so that running over an end is seen.
+void Decoder::place_shared(const ptx::Variable& v) {
+  constexpr uint32_t gap = 128;
+  KernelInfo& info = kernel_.info;
+  const auto [it, is_new] = shared_.try_emplace(v.name);
+  if (!is_new) return;
+  const uint32_t tight = (info.static_shared + v.align - 1) / v.align * v.align;
+  it->second = tight + gap * static_cast<uint32_t>(kernel_.shared.size());
+  info.static_shared = tight + static_cast<uint32_t>(v.bytes);
+  kernel_.shared.push_back({it->second, it->second + static_cast<uint32_t>(v.bytes), v.name});
+}
+
+// All shared memory that a function and its callees name; dynamic memory comes last.
+void Decoder::place_all_shared(const ptx::Function& entry) {
+  std::vector<const ptx::Function*> reachable{&entry};
+  std::vector<const ptx::Variable*> dynamic;
+  for (size_t k = 0; k < reachable.size(); ++k) {
+    for (const ptx::Variable& v : reachable[k]->variables)
+      if (v.space == ptx::Space::shared) v.bytes ? place_shared(v) : dynamic.push_back(&v);
+    for (const ptx::Instruction& i : reachable[k]->instructions)
+      for (const Operand* o : flatten(i.operands)) {
+        if (o->name.empty()) continue;
+        if (const ptx::Function* f = program_.module().find(o->name);
+            f && std::find(reachable.begin(), reachable.end(), f) == reachable.end())
+          reachable.push_back(f);
+        for (const ptx::Variable& v : program_.module().variables)
+          if (v.space == ptx::Space::shared && v.name == o->name) v.bytes ? place_shared(v) : dynamic.push_back(&v);
+      }
+  }
+  uint32_t align = 16;
+  for (const ptx::Variable* v : dynamic) align = std::max(align, v->align);
+  const uint32_t tight = (kernel_.info.static_shared + align - 1) / align * align;
+  kernel_.dynamic_shared_at = tight + 128 * static_cast<uint32_t>(kernel_.shared.size());
+  for (const ptx::Variable* v : dynamic) shared_[v->name] = kernel_.dynamic_shared_at;
+}
+
+void Decoder::place_variables(Frame& frame) {
+  for (const ptx::Variable& v : frame.function->variables) {
+    if (v.space == ptx::Space::local)
+      frame.symbols[v.name] = {ptx::Space::local, place_local(v.bytes, v.align, true)};
+    else if (v.space == ptx::Space::param)
+      frame.symbols[v.name] = {ptx::Space::local, place_local(v.bytes, v.align, false)};
+  }
+}
+
+void Decoder::decode_entry(const ptx::Function& entry) {
+  kernel_.register_bytes = 64;  // the carry flag
+  Frame frame;
+  frame.function = &entry;
+  uint32_t at = 0;
+  for (const ptx::Variable& p : entry.parameters) {
+    at = (at + p.align - 1) / p.align * p.align;
+    frame.symbols[p.name] = {ptx::Space::param, at};
+    kernel_.info.parameters.push_back({at, static_cast<uint32_t>(p.bytes)});
+    at += static_cast<uint32_t>(p.bytes);
+  }
+  kernel_.info.parameter_bytes = at;
+  place_all_shared(entry);
+  decode_body(frame);
+  kernel_.local_storage = local_next_;
+  allocate_registers(kernel_, registers_);
+  kernel_.info.max_threads = entry.required_threads ? entry.required_threads
+                             : entry.max_threads    ? entry.max_threads
+                                                    : 1024;
+}
+
+void Decoder::decode_body(Frame& frame) {
+  const ptx::Function& f = *frame.function;
+  int depth = 0;
+  for (const Frame* up = frame.caller; up; up = up->caller, ++depth)
+    if (up->function == &f) fail("{}: {} calls itself; recursion cannot be simulated", kernel_.info.name, f.name);
+  for (const ptx::Register& r : f.registers) {
+    const Slot stand_in = first_stand_in + static_cast<Slot>(registers_.size());
+    registers_[stand_in] = r.bytes;
+    frame.registers.push_back(stand_in);
+  }
+  place_variables(frame);
+  for (const ptx::Instruction& i : f.instructions) {
+    frame.step_of.push_back(static_cast<uint32_t>(kernel_.steps.size()));
+    decode(frame, i);
+  }
+  frame.step_of.push_back(static_cast<uint32_t>(kernel_.steps.size()));
+  for (const Frame::Jump& j : frame.jumps) {
+    Step& step = kernel_.steps[j.step];
+    (step.action == Action::branch ? step.target : step.targets[j.which]) = frame.step_of[j.instruction];
+  }
+  // Falling off the end is a return.
+  if (!frame.caller) {
+    Step step;
+    step.action = Action::exit;
+    step.kind = Kind::control;
+    if (!kernel_.steps.empty()) step.site = kernel_.steps.back().site;
+    push(std::move(step));
+  }
+  for (uint32_t e : frame.exits) kernel_.steps[e].target = static_cast<uint32_t>(kernel_.steps.size());
+}
+
+void Decoder::decode(Frame& frame, const ptx::Instruction& i) {
+  const std::string& op = i.opcode;
+  if (op == "call") return decode_call(frame, i);
+  Step step = start(frame, i);
+  step.kind = Kind::control;
+  const uint32_t here = static_cast<uint32_t>(kernel_.steps.size());
+  if (op == "bra") {
+    step.action = Action::branch;
+    frame.jumps.push_back({here, 0, i.operands.at(0).target});
+  } else if (op == "brx") {
+    step.action = Action::branch_indexed;
+    step.base = slot_of(frame, i, i.operands.at(0), 4);
+    for (size_t k = 1; k < i.operands.size(); ++k) {
+      frame.jumps.push_back({here, static_cast<uint32_t>(k - 1), i.operands[k].target});
+      step.targets.push_back(0);
+    }
+  } else if (op == "ret" && frame.caller) {
+    step.action = Action::branch;
+    frame.exits.push_back(here);
+  } else if (op == "ret" || op == "exit") {
+    step.action = Action::exit;
+  } else if (op == "trap" || op == "brkpt") {
+    step.action = Action::trap;
+  } else if (op == "bar" || op == "barrier") {
+    decode_barrier(frame, i, step);
+  } else if (op == "membar" || op == "fence") {
+    step.action = Action::fence;
+    // Within a block nothing is handed over by a fence of its own, but accesses before and after it keep their order.
+    const bool wide = i.has("gl") || i.has("sys") || i.has("gpu") || i.has("cluster");
+    step.releases = step.acquires = wide && !i.has("proxy");
+    kernel_.hands_over |= step.releases;
+  } else if (op == "nanosleep" || op == "prefetch" || op == "prefetchu" || op == "pmevent" || op == "griddepcontrol" ||
+             op == "setmaxnreg" || op == "discard" || op == "applypriority") {
+    step.action = Action::nothing;
+  } else if (op == "mov" && i.operands.size() == 2 && i.operands[1].kind == Operand::Kind::special &&
+             (i.operands[1].name.starts_with("clock") || i.operands[1].name.starts_with("globaltimer"))) {
+    step.action = Action::clock;
+    step.base = register_of(frame, i, i.operands[0], &step.register_bytes);
+  } else if (!decode_memory(frame, i, step)) {
+    decode_arithmetic(frame, i, step);
+  }
+  push(std::move(step));
+}
+
+void Decoder::decode_arithmetic(Frame& frame, const ptx::Instruction& i, Step& step) {
+  const std::vector<const Operand*> flat = flatten(i.operands);
+  std::vector<Shape> shapes;
+  for (const Operand* o : flat) {
+    const bool is_register = o->kind == Operand::Kind::reg;
+    const bool is_special = o->kind == Operand::Kind::special;
+    shapes.push_back({is_register || is_special, is_register ? frame.function->registers[o->reg].bytes : uint8_t{4}});
+  }
+  const Choice choice = choose(i, shapes);
+  if (!choice.run) refuse(i, "gpusim does not know this instruction");
+  if (choice.bytes.size() != flat.size())
+    refuse(i, fmt::format("{} operands where {} belong", flat.size(), choice.bytes.size()));
+  std::vector<Slot> slots;
+  for (size_t k = 0; k < flat.size(); ++k) {
+    slots.push_back(slot_of(frame, i, *flat[k], choice.bytes[k]));
+    if (flat[k]->negated) step.op.negated |= 1u << k;
+  }
+  step.op.run = choice.run;
+  step.op.immediate = choice.immediate;
+  step.kind = choice.kind;
+  set_operands(step, slots);
+  const Operand& to = i.operands.at(0);
+  step.results = static_cast<uint8_t>(to.elements.empty() ? 1 : to.elements.size());
+  if (const int m = members_of(i, flat.size()); m != not_collective) {
+    step.action = Action::collective;
+    step.members = m < 0 ? constant(all_lanes, 4) : slots[m];
+  }
+}
+
+void Decoder::decode_barrier(Frame& frame, const ptx::Instruction& i, Step& step) {
+  if (i.has("warp")) {
+    step.action = Action::warp_barrier;
+    step.members = slot_of(frame, i, i.operands.at(0), 4);
+    return;
+  }
+  if (i.has("cluster")) {
+    // A cluster of one block, the only kind there is: nobody else to wait for.
+    step.action = Action::nothing;
+    return;
+  }
+  step.action = Action::barrier;
+  step.aligned = i.opcode == "bar" || i.has("aligned");
+  size_t next = 0;
+  if (i.has("red")) {
+    step.barrier = i.has("popc") ? BarrierOp::popc : i.has("and") ? BarrierOp::and_ : BarrierOp::or_;
+    step.results = 1;
+    step.op.x[0] = slot_of(frame, i, i.operands.at(next++), step.barrier == BarrierOp::popc ? 4 : 0);
+  } else if (i.has("arrive")) {
+    step.barrier = BarrierOp::arrive;
+  } else if (!i.has("sync")) {
+    refuse(i, "gpusim does not know this barrier");
+  }
+  const bool reduces = i.has("red");
+  step.op.x[1] = slot_of(frame, i, i.operands.at(next++), 4);
+  const bool counts = i.operands.size() - next > (reduces ? 1u : 0u);
+  step.op.x[2] = counts ? slot_of(frame, i, i.operands.at(next++), 4) : no_slot;
+  if (reduces) {
+    step.op.x[3] = slot_of(frame, i, i.operands.at(next), 0);
+    step.op.negated = i.operands[next].negated;
+  }
+}
+
+void Decoder::decode_call(Frame& frame, const ptx::Instruction& i) {
+  if (i.operands.at(0).kind != Operand::Kind::symbol) refuse(i, "calls through pointers cannot be simulated");
+  const std::string& callee = i.operands[0].name;
+  const ptx::Function* f = program_.module().find(callee);
+  if (!f) refuse(i, fmt::format("no function is named {}", callee));
+  if (!f->has_body) return decode_library_call(frame, i, callee);
+  if (i.call_arguments.size() != f->parameters.size() || i.call_returns.size() != f->returns.size())
+    refuse(i, fmt::format("{} is called with another number of arguments than it has", callee));
+  // A guarded call is a branch around the body.
+  const uint32_t around = static_cast<uint32_t>(kernel_.steps.size());
+  if (i.guard >= 0) {
+    Step step = start(frame, i);
+    step.guard_negated = !step.guard_negated;
+    step.action = Action::branch;
+    step.kind = Kind::control;
+    push(std::move(step));
+  }
+  // Parameters and results are the caller's own .param variables.
+  Frame inner;
+  inner.function = f;
+  inner.caller = &frame;
+  auto bind = [&](const std::vector<ptx::Variable>& formal, const std::vector<Operand>& actual) {
+    for (size_t k = 0; k < formal.size(); ++k) {
+      if (actual[k].kind != Operand::Kind::symbol || formal[k].name.empty())
+        refuse(i, "arguments in registers cannot be simulated");
+      inner.symbols[formal[k].name] = address_of(frame, i, actual[k].name);
+    }
+  };
+  bind(f->parameters, i.call_arguments);
+  bind(f->returns, i.call_returns);
+  decode_body(inner);
+  if (i.guard >= 0) kernel_.steps[around].target = static_cast<uint32_t>(kernel_.steps.size());
+}
+
+void Decoder::decode_library_call(Frame& frame, const ptx::Instruction& i, const std::string& callee) {
+  Step step = start(frame, i);
+  step.kind = Kind::control;
+  if (callee == "vprintf")
+    step.action = Action::print;
+  else if (callee == "__assertfail")
+    step.action = Action::assertion;
+  else
+    refuse(i, fmt::format("{} is not in this module and gpusim does not have it", callee));
+  for (const Operand& o : i.call_arguments)
+    step.targets.push_back(static_cast<uint32_t>(address_of(frame, i, o.name).at));
+  step.target = i.call_returns.empty() ? ~0u : static_cast<uint32_t>(address_of(frame, i, i.call_returns[0].name).at);
+  push(std::move(step));
+}
+
+std::unique_ptr<Kernel> decode(const Program& program, const ptx::Function& entry) {
+  auto kernel = std::make_unique<Kernel>();
+  kernel->program = &program;
+  kernel->info.name = demangled(entry.name);
+  Decoder(program, *kernel).decode_entry(entry);
+  return kernel;
+}
+
+}  // namespace gpusim
