@@ -1,5 +1,8 @@
 # CUDA is built where nvcc is found; everything else works without it.
 option(LIGHTCONE_CUDA "build the CUDA kernels where nvcc is found" ON)
+if(LIGHTCONE_SANITIZE OR LIGHTCONE_FUZZ)
+  set(LIGHTCONE_CUDA OFF)  # these are for what the CPU runs
+endif()
 include(CheckLanguage)
 if(LIGHTCONE_CUDA)
   check_language(CUDA)
@@ -14,7 +17,7 @@ endif()
 if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
   set(CMAKE_CUDA_ARCHITECTURES 80 90)
 endif()
-# The libraries are the same for every runtime; an executable links the one that it wants (lightcone_runs_on below).
+# The libraries are the same for every runtime; an executable links the one that it wants (CMakeLists.txt).
 set(CMAKE_CUDA_RUNTIME_LIBRARY None)
 enable_language(CUDA)
 find_package(CUDAToolkit REQUIRED)
