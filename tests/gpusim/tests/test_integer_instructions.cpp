@@ -91,7 +91,8 @@ TEST_CASE("add and sub") {
   check_unknown("add.sat.u32 %r0, %r1, %r2;");
   check_unknown("add.b32 %r0, %r1, %r2;");
   check_unknown("add.s32 %r0, %r1;");
-  check_unknown("add.s32.sat %r0, %r1, %r2;");
+  check_instruction("add.s32.sat %r0, %r1, %r2;", [](int32_t a, int32_t b) { return saturated(Big(a) + b); });
+  check_unknown("add.sat.sat.s32 %r0, %r1, %r2;");
 }
 
 TEST_CASE("mul and mad") {

@@ -58,6 +58,8 @@ TEST_CASE("and, or, xor, not and cnot") {
   check_instruction("not.pred %p0, %p1;", [](bool a) { return !a; });
   check_instruction("mov.pred %p0, !%p1;", [](bool a) { return !a; });
   check_instruction("and.b32 %r0, %r1, 255;", [](uint32_t a) { return a % 256; });
+  check_instruction("and.pred %p0, %p1, 1;", [](bool a) { return a; });
+  check_instruction("xor.pred %p0, %p1, 1;", [](bool a) { return !a; });
   check_unknown("and.u32 %r0, %r1, %r2;");
   check_unknown("cnot.pred %p0, %p1;");
 }

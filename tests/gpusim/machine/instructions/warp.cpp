@@ -105,9 +105,9 @@ void ballot(Lanes& w, const Op& op) {
 
 Choice select_vote(const ptx::Instruction& instruction, std::span<const Shape>) {
   Modifiers m(instruction);
-  const bool sync_first = m.take("sync");
+  const bool sync = m.take("sync");  // vote.sync.all and vote.all.sync are both in use
   const int mode = m.take_one_of({"all", "any", "uni", "ballot"});
-  if (mode < 0 || (!sync_first && !m.take("sync")) || !m.take(mode == 3 ? "b32" : "pred") || !m.done()) return {};
+  if (!sync || mode < 0 || !m.take(mode == 3 ? "b32" : "pred") || !m.done()) return {};
   constexpr auto all = [](uint32_t yes, uint32_t lanes) { return yes == lanes; };
   constexpr auto any = [](uint32_t yes, uint32_t) { return yes != 0; };
   constexpr auto uni = [](uint32_t yes, uint32_t lanes) { return yes == lanes || yes == 0; };
