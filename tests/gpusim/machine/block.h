@@ -184,7 +184,8 @@ class Block {
   SectorSet block_sectors_;
   uint64_t by_kind_[static_cast<int>(Kind::count)] = {};
   uint64_t thread_instructions_ = 0;
-  uint64_t clock_ = 0;                                       // steps of this block: what %clock reads
+  uint64_t clock_ = 0;  // steps of this block, but for those of the slice that runs
+  uint64_t now_ = 0;    // all of them: what %clock reads
   std::set<std::tuple<uint8_t, uint32_t, uint32_t>> known_;  // findings of this launch, so that texts are made once
 
   friend void finish(Block& block, LaunchReport& total, SectorSet& sectors);
