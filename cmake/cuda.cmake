@@ -1,15 +1,31 @@
 # CUDA is built where nvcc is found; everything else works without it.
-include(CheckLanguage)
-set(LIGHTCONE_CUDA OFF)
-file(GLOB lightcone_cuda_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/engine/*.cu ${CMAKE_SOURCE_DIR}/kernels/*.cu)
-check_language(CUDA)
-if(NOT CMAKE_CUDA_COMPILER)
-  message(STATUS "CUDA: nvcc not found, building for the CPU only")
-elseif(NOT lightcone_cuda_sources)
-  message(STATUS "CUDA: nvcc found (${CMAKE_CUDA_COMPILER}), but this version has no CUDA sources: building for the CPU only")
-else()
-  enable_language(CUDA)
-  find_package(CUDAToolkit REQUIRED)
-  set(LIGHTCONE_CUDA ON)
-  message(STATUS "CUDA: nvcc ${CMAKE_CUDA_COMPILER_VERSION}")
+option(LIGHTCONE_CUDA "build the CUDA kernels where nvcc is found" ON)
+if(LIGHTCONE_SANITIZE OR LIGHTCONE_FUZZ)
+  set(LIGHTCONE_CUDA OFF)  # these are for what the CPU runs
 endif()
+include(CheckLanguage)
+if(LIGHTCONE_CUDA)
+  check_language(CUDA)
+endif()
+if(NOT LIGHTCONE_CUDA OR NOT CMAKE_CUDA_COMPILER)
+  message(STATUS "CUDA: nvcc not found or not wanted, building for the CPU only")
+  set(LIGHTCONE_CUDA OFF)
+  return()
+endif()
+
+# Machine code for A100 and H100, and PTX of both, from which a driver makes code for other GPUs.
+if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+  set(CMAKE_CUDA_ARCHITECTURES 80 90)
+endif()
+# The libraries are the same for every runtime; an executable links the one that it wants (CMakeLists.txt).
+set(CMAKE_CUDA_RUNTIME_LIBRARY None)
+enable_language(CUDA)
+find_package(CUDAToolkit REQUIRED)
+set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)  # CMake before 3.26 does not know it
+set(CMAKE_CUDA_STANDARD 20)
+message(STATUS "CUDA: nvcc ${CMAKE_CUDA_COMPILER_VERSION}, architectures ${CMAKE_CUDA_ARCHITECTURES}")
+
+# -lineinfo names lines in tools, -no-compress keeps the PTX readable. Kernels call what is constexpr in the headers.
+add_compile_options("$<$<COMPILE_LANGUAGE:CUDA>:-lineinfo;-no-compress;--expt-relaxed-constexpr;-Werror=all-warnings>")
+# fmt switches off constexpr under nvcc, whose host compiler then refuses what is left of it.
+add_compile_definitions($<$<COMPILE_LANGUAGE:CUDA>:FMT_USE_CONSTEXPR=1> $<$<COMPILE_LANGUAGE:CUDA>:FMT_CONSTEVAL=>)

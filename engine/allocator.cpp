@@ -23,7 +23,15 @@ constexpr size_t huge_page = size_t{2} << 20, slab_bytes = 16 * huge_page;
 constexpr size_t slab_share = size_t{256} << 10;  // blocks from this size on are cut from slabs
 }  // namespace
 
-Allocator::~Allocator() { trim(); }
+MemoryStatistics Allocator::statistics() const {
+  std::lock_guard lock(mutex_);
+  return statistics_;
+}
+
+void Allocator::reset_peak() {
+  std::lock_guard lock(mutex_);
+  statistics_.peak = statistics_.in_use;
+}
 
 size_t Allocator::class_of(size_t bytes) {
   if (bytes <= 256) return 0;
@@ -37,7 +45,31 @@ size_t Allocator::class_size(size_t index) {
   return top + top / classes_per_doubling * ((index - 1) % classes_per_doubling + 1);
 }
 
-unsigned char* Allocator::from_system(size_t size) {
+void* Allocator::reuse(size_t& size_class) {
+  for (size_t index = size_class; index < size_class + classes_per_doubling; ++index) {
+    auto& blocks = lists_[index].blocks;
+    if (blocks.empty()) continue;
+    void* data = blocks.back();
+    blocks.pop_back();
+    size_class = index;
+    return data;
+  }
+  return nullptr;
+}
+
+void Allocator::count(int64_t size, bool fresh) {
+  if (fresh) {
+    ++statistics_.system_calls;
+    statistics_.reserved += size;
+  }
+  ++statistics_.calls;
+  statistics_.in_use += size;
+  statistics_.peak = std::max(statistics_.peak, statistics_.in_use);
+}
+
+CpuAllocator::~CpuAllocator() { trim(); }
+
+unsigned char* CpuAllocator::from_system(size_t size) {
   if (size < slab_share) return static_cast<unsigned char*>(std::aligned_alloc(alignment, size));
   if (slabs_.empty() || slab_left_ < size) {
     const size_t slab = std::max(slab_bytes, (size + huge_page - 1) / huge_page * huge_page);
@@ -55,30 +87,21 @@ unsigned char* Allocator::from_system(size_t size) {
   return std::exchange(slab_next_, slab_next_ + size);
 }
 
-Allocator::Block Allocator::allocate(size_t bytes) {
-  const size_t least = class_of(bytes);
+Allocator::Block CpuAllocator::allocate(size_t bytes) {
+  size_t index = class_of(bytes);
   std::lock_guard lock(mutex_);
-  size_t index = least;
-  while (index < least + classes_per_doubling && lists_[index].blocks.empty()) ++index;
-  if (index == least + classes_per_doubling) index = least;
-  FreeList& list = lists_[index];
+  auto* data = static_cast<unsigned char*>(reuse(index));
   const size_t size = class_size(index);
-  unsigned char* data = nullptr;
-  if (!list.blocks.empty()) {
-    data = static_cast<unsigned char*>(list.blocks.back());
-    list.blocks.pop_back();
-  } else {
-    list.blocks.reserve(list.known + 1);  // so that release() never needs memory
+  const bool fresh = !data;
+  if (fresh) {
+    FreeList& list = lists_[index];
+    list.blocks.reserve(list.known + 1);
     data = from_system(size + 2 * band);
     if (!data) fail("memory", "no room for {} bytes ({} in use); use a smaller batch", bytes, statistics_.in_use);
     data += band;
     ++list.known;
-    ++statistics_.system_calls;
-    statistics_.reserved += size;
   }
-  ++statistics_.calls;
-  statistics_.in_use += size;
-  statistics_.peak = std::max(statistics_.peak, statistics_.in_use);
+  count(static_cast<int64_t>(size), fresh);
   if (guard_) {
     std::memset(data - band, pattern, band);
     std::memset(data, 0xff, bytes);
@@ -87,7 +110,7 @@ Allocator::Block Allocator::allocate(size_t bytes) {
   return {data, bytes, index};
 }
 
-void Allocator::release(const Block& block) noexcept {
+void CpuAllocator::release(const Block& block) noexcept {
   if (!block.data) return;
   const size_t size = class_size(block.size_class);
   auto* data = static_cast<unsigned char*>(block.data);
@@ -102,17 +125,7 @@ void Allocator::release(const Block& block) noexcept {
   lists_[block.size_class].blocks.push_back(data);
 }
 
-MemoryStatistics Allocator::statistics() const {
-  std::lock_guard lock(mutex_);
-  return statistics_;
-}
-
-void Allocator::reset_peak() {
-  std::lock_guard lock(mutex_);
-  statistics_.peak = statistics_.in_use;
-}
-
-void Allocator::trim() {
+void CpuAllocator::trim() {
   std::lock_guard lock(mutex_);
   const bool all = statistics_.in_use == 0;
   for (size_t index = 0; index < lists_.size(); ++index) {
@@ -131,10 +144,18 @@ void Allocator::trim() {
   slabs_.clear();
 }
 
-void Allocator::set_guard(bool on) {
+void CpuAllocator::set_guard(bool on) {
   std::lock_guard lock(mutex_);
   if (statistics_.in_use != 0) throw Error("memory: guard bands can only be switched while nothing is allocated");
   guard_ = on;
+}
+
+void CpuAllocator::clear(void* data, size_t bytes) {
+  if (bytes) std::memset(data, 0, bytes);
+}
+
+void CpuAllocator::copy_in(void* to, const void* from, size_t bytes) {
+  if (bytes) std::memcpy(to, from, bytes);
 }
 
 }  // namespace lightcone

@@ -1,16 +1,16 @@
 #pragma once
 #include <string_view>
 
-#include "engine/tensor.h"
+#include "engine/context.h"
 
 namespace lightcone {
 
 /// Checks of a kernel's operands in its front door; every message names the operation, the argument, what was expected
 /// and what came.
 ///
-///     check("layer_norm", "x", x).rank(2);
-///     check("layer_norm", "y", y).like(x);
-///     check("layer_norm", "mean", mean).shape({T}).dtype(sum_dtype(x.dtype()));
+///     check(ctx, "layer_norm", "x", x).rank(2);
+///     check(ctx, "layer_norm", "y", y).like(x);
+///     check(ctx, "layer_norm", "mean", mean).shape({T}).dtype(sum_dtype(x.dtype()));
 class Check {
  public:
   Check(std::string_view operation, std::string_view argument, const Tensor& tensor)
@@ -58,8 +58,20 @@ class Check {
   const Tensor& t_;
 };
 
+/// For functions that compute on every device: the operand must be where the Context computes.
+inline Check check(const Context& ctx, std::string_view operation, std::string_view argument, const Tensor& tensor) {
+  Check c(operation, argument, tensor);
+  if (tensor.device() != ctx.device())
+    fail(operation, "{} is on {}, expected it on {} as the context", argument, tensor.device(), ctx.device());
+  return c;
+}
+
+/// For functions that compute on the CPU alone: the operand must be there.
 inline Check check(std::string_view operation, std::string_view argument, const Tensor& tensor) {
-  return {operation, argument, tensor};
+  Check c(operation, argument, tensor);
+  if (tensor.device() != Device::cpu)
+    fail(operation, "{} is on {}, where this version has no kernel for it; use device=cpu", argument, tensor.device());
+  return c;
 }
 
 }  // namespace lightcone

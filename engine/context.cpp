@@ -3,12 +3,34 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <cstring>
+#include <memory>
 
 namespace lightcone {
 
-Context::Context(int threads, uint64_t seed) : allocator_(std::make_shared<Allocator>()), rng_(seed) {
+namespace {
+std::shared_ptr<Allocator> memory_of(Device device) {
+  if (device == Device::cpu) return std::make_shared<CpuAllocator>();
+  const std::string why = why_no_cuda();
+  if (!why.empty()) fail("device", "cuda was asked for, but {}", why);
+  if constexpr (built_with_cuda) return cuda::make_allocator();
+  return nullptr;
+}
+}  // namespace
+
+Context::Context(Device device, int threads, uint64_t seed)
+    : device_(device), allocator_(memory_of(device)), rng_(seed) {
   set_threads(threads);
+  if (device != Device::cpu)
+    profiler_.wait_by([memory = allocator_] {
+      try {
+        memory->synchronize();
+      } catch (const Error&) {  // scopes end in destructors; what failed fails the next call, too
+      }
+    });
+}
+
+void Context::refuse_device() const {
+  fail("context", "a function that has a kernel for the CPU alone was called on {}; use device=cpu", device_);
 }
 
 void Context::set_threads(int threads) {
@@ -18,7 +40,7 @@ void Context::set_threads(int threads) {
 
 Tensor Context::zeros(Shape shape, DType dtype) {
   Tensor t = empty(shape, dtype);
-  std::memset(t.raw(), 0, t.bytes());  // all bits zero is zero in every dtype
+  allocator_->clear(t.raw(), t.bytes());  // all bits zero is zero in every dtype
   return t;
 }
 
@@ -28,9 +50,29 @@ Tensor Context::of(Shape shape, DType dtype, std::span<const double> values) {
   Tensor t = empty(shape, dtype);
   dispatch_all(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    std::transform(values.begin(), values.end(), t.data<T>(), [](double v) { return static_cast<T>(v); });
+    auto fill = [&](T* to) {
+      std::transform(values.begin(), values.end(), to, [](double v) { return static_cast<T>(v); });
+    };
+    if (device_ == Device::cpu) return fill(t.data<T>());
+    const auto converted = std::make_unique<T[]>(values.size());
+    fill(converted.get());
+    allocator_->copy_in(t.raw(), converted.get(), t.bytes());
   });
   return t;
+}
+
+Tensor Context::copy(const Tensor& x) {
+  Tensor y = empty(x.shape(), x.dtype());
+  Allocator& from = x.memory();
+  if (x.device() == Device::cpu) {
+    allocator_->copy_in(y.raw(), x.raw(), x.bytes());
+  } else if (device_ == Device::cpu) {
+    from.copy_out(y.raw(), x.raw(), x.bytes());
+  } else {
+    if (&from != allocator_.get()) from.synchronize();  // another Context's stream
+    allocator_->copy_within(y.raw(), x.raw(), x.bytes());
+  }
+  return y;
 }
 
 }  // namespace lightcone

@@ -10,15 +10,24 @@ namespace lightcone {
 
 /// Everything a kernel needs besides its operands: device, memory, threads, random streams, profiler. The first
 /// argument of every kernel; nothing is global. One Context serves one thread of control; a second one (a data
-/// loader's) has its own.
+/// loader's) has its own. On a GPU it has one stream, on which all its kernels and copies follow each other; nothing
+/// waits for them but what reads a number back.
 class Context {
  public:
   /// `threads` = 0 takes what OpenMP offers (OMP_NUM_THREADS or the number of cores).
-  explicit Context(int threads = 0, uint64_t seed = 0);
+  explicit Context(int threads = 0, uint64_t seed = 0) : Context(Device::cpu, threads, seed) {}
+  /// Throws Error if the device is cuda and no GPU answers.
+  explicit Context(Device device, int threads = 0, uint64_t seed = 0);
   Context(const Context&) = delete;
   Context& operator=(const Context&) = delete;
 
-  Device device() const { return Device::cpu; }
+  Device device() const { return device_; }
+  CUstream_st* stream() const { return allocator_->stream(); }  ///< null on the CPU
+  /// Throws Error unless this is the CPU. Loops over chunks ask, so that no function without a CUDA kernel goes on.
+  void require_cpu() const {
+    if (device_ != Device::cpu) [[unlikely]]
+      refuse_device();
+  }
   int threads() const { return threads_; }
   void set_threads(int threads);
 
@@ -26,6 +35,8 @@ class Context {
   Tensor zeros(Shape shape, DType dtype);
   /// A tensor with these values, converted to `dtype`.
   Tensor of(Shape shape, DType dtype, std::span<const double> values);
+  /// A copy in this Context's memory, from whichever device. To the CPU it waits for all work before it.
+  Tensor copy(const Tensor& x);
 
   /// Scratch of n elements for the inside of a kernel; comes from the caching allocator and goes back at the end of the
   /// scope.
@@ -53,6 +64,9 @@ class Context {
   Rng& rng() { return rng_; }
 
  private:
+  [[noreturn]] void refuse_device() const;
+
+  Device device_;
   std::shared_ptr<Allocator> allocator_;
   Profiler profiler_;
   Rng rng_;

@@ -11,7 +11,7 @@ namespace lightcone {
 /// Element types. bool is stored as one byte, 0 or 1.
 enum class DType : uint8_t { f64, f32, bf16, f16, fp8_e4m3, fp8_e5m2, i8, i32, i64, boolean };
 
-/// Small floating-point formats, stored as their bits. Conversion from float and double rounds to nearest, ties to
+/// Small floating-point formats, stored as their bits; constexpr also for nvcc, which lets kernels call what is. Conversion from float and double rounds to nearest, ties to
 /// even, directly (no double rounding); NaN stays NaN. Overflow: bf16, f16 and e5m2 become infinite, e4m3 (which has no
 /// infinity) becomes NaN (OCP OFP8 1.0, non-saturating mode). Conversion to float is exact.
 ///
@@ -24,7 +24,7 @@ namespace dtype_detail {
 
 /// Rounds to float so that a following round to nearest even into fewer bits is correct: inexact results get an odd
 /// last bit.
-inline float round_to_odd(double x) {
+constexpr float round_to_odd(double x) {
   float f = static_cast<float>(x);
   if (static_cast<double>(f) == x || x != x) return f;
   uint32_t bits = std::bit_cast<uint32_t>(f);
@@ -34,7 +34,7 @@ inline float round_to_odd(double x) {
 }
 
 template <int Exponent, int Mantissa, bool Infinity, class Bits>
-inline Bits encode(float value) {
+constexpr Bits encode(float value) {
   constexpr int bias = (1 << (Exponent - 1)) - 1;
   constexpr int sign_shift = Exponent + Mantissa;
   constexpr uint32_t exponent_mask = ((1u << Exponent) - 1) << Mantissa;
@@ -65,7 +65,7 @@ inline Bits encode(float value) {
 }
 
 template <int Exponent, int Mantissa, bool Infinity, class Bits>
-inline float decode(Bits bits) {
+constexpr float decode(Bits bits) {
   constexpr int bias = (1 << (Exponent - 1)) - 1;
   const uint32_t sign = static_cast<uint32_t>(bits >> (Exponent + Mantissa)) << 31;
   const uint32_t exponent = (bits >> Mantissa) & ((1u << Exponent) - 1);
@@ -86,12 +86,12 @@ template <int Exponent, int Mantissa, bool Infinity, class Bits>
 struct SmallFloat {
   Bits bits = 0;
   SmallFloat() = default;
-  explicit SmallFloat(float x) : bits(encode<Exponent, Mantissa, Infinity, Bits>(x)) {}
-  explicit SmallFloat(double x) : SmallFloat(round_to_odd(x)) {}
+  explicit constexpr SmallFloat(float x) : bits(encode<Exponent, Mantissa, Infinity, Bits>(x)) {}
+  explicit constexpr SmallFloat(double x) : SmallFloat(round_to_odd(x)) {}
   template <class I>
   requires std::is_integral_v<I>
-  explicit SmallFloat(I x) : SmallFloat(static_cast<double>(x)) {}
-  operator float() const { return decode<Exponent, Mantissa, Infinity, Bits>(bits); }
+  explicit constexpr SmallFloat(I x) : SmallFloat(static_cast<double>(x)) {}
+  constexpr operator float() const { return decode<Exponent, Mantissa, Infinity, Bits>(bits); }
 };
 }  // namespace dtype_detail
 
@@ -103,16 +103,16 @@ using fp8_e5m2 = dtype_detail::SmallFloat<5, 2, true, uint8_t>;
 struct bf16 {
   uint16_t bits = 0;
   bf16() = default;
-  explicit bf16(float x) {
+  explicit constexpr bf16(float x) {
     const uint32_t b = std::bit_cast<uint32_t>(x);
     const uint32_t rounded = (b + 0x7fffu + ((b >> 16) & 1)) >> 16;
     bits = static_cast<uint16_t>(x != x ? (b >> 16) | 0x40u : rounded);
   }
-  explicit bf16(double x) : bf16(dtype_detail::round_to_odd(x)) {}
+  explicit constexpr bf16(double x) : bf16(dtype_detail::round_to_odd(x)) {}
   template <class I>
   requires std::is_integral_v<I>
-  explicit bf16(I x) : bf16(static_cast<double>(x)) {}
-  operator float() const { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+  explicit constexpr bf16(I x) : bf16(static_cast<double>(x)) {}
+  constexpr operator float() const { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
 };
 
 template <class T>

@@ -11,6 +11,11 @@ void Profiler::clear() {
   events_.clear();
 }
 
+Profiler::Time Profiler::now() const {
+  if (wait_) wait_();
+  return std::chrono::steady_clock::now();
+}
+
 void Profiler::add(const char* name, Time start, Time end, double bytes, double flops) {
   Row& row = rows_[name];
   row.name = name;

@@ -1,8 +1,10 @@
 #pragma once
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace lightcone {
@@ -19,12 +21,12 @@ class Profiler {
    public:
     Scope(Profiler* profiler, const char* name, double bytes, double flops)
         : profiler_(profiler), name_(name), bytes_(bytes), flops_(flops) {
-      if (profiler_) start_ = std::chrono::steady_clock::now();
+      if (profiler_) start_ = profiler_->now();
     }
     Scope(const Scope&) = delete;
     Scope& operator=(const Scope&) = delete;
     ~Scope() {
-      if (profiler_) profiler_->add(name_, start_, std::chrono::steady_clock::now(), bytes_, flops_);
+      if (profiler_) profiler_->add(name_, start_, profiler_->now(), bytes_, flops_);
     }
 
    private:
@@ -40,6 +42,8 @@ class Profiler {
 
   bool on() const { return on_; }
   void set_on(bool on) { on_ = on; }
+  /// From now on a scope begins and ends with a call of `wait`, which waits for the device.
+  void wait_by(std::function<void()> wait) { wait_ = std::move(wait); }
   void clear();
   /// Adds what another profiler has recorded, as a thread of its own, and clears that.
   void take(Profiler& other);
@@ -58,6 +62,7 @@ class Profiler {
 
  private:
   using Time = std::chrono::steady_clock::time_point;
+  Time now() const;
   void add(const char* name, Time start, Time end, double bytes, double flops);
   struct Event {
     const char* name;
@@ -65,6 +70,7 @@ class Profiler {
     int thread;
   };
   bool on_ = false;
+  std::function<void()> wait_;
   std::map<std::string, Row> rows_;
   std::vector<Event> events_;
   std::map<const Profiler*, int> threads_;  // the others that were taken: 1, 2, …

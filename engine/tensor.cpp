@@ -15,11 +15,21 @@ Tensor::Tensor(std::shared_ptr<Allocator> allocator, Shape shape, DType dtype)
     : storage_(std::make_shared<Storage>(std::move(allocator), shape.numel() * size_of(dtype))),
       data_(storage_->block.data),
       shape_(shape),
-      dtype_(dtype) {}
+      dtype_(dtype),
+      device_(storage_->allocator->device()) {}
+
+Allocator& Tensor::memory() const {
+  if (!storage_) throw Error("tensor: it is not there");
+  return *storage_->allocator;
+}
 
 double Tensor::item() const {
   if (numel() != 1) fail("tensor", "item() of a tensor of shape {}", shape_);
-  return dispatch_all(dtype_, [&](auto t) { return static_cast<double>(*data<typename decltype(t)::type>()); });
+  return dispatch_all(dtype_, [&](auto t) {
+    typename decltype(t)::type value;
+    memory().copy_out(&value, data_, sizeof value);
+    return static_cast<double>(value);
+  });
 }
 
 Tensor Tensor::reshape(Shape shape) const {

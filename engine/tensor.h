@@ -8,10 +8,8 @@
 
 namespace lightcone {
 
-enum class Device : uint8_t { cpu, cuda };
-
 /// A contiguous row-major array: shape, dtype, device, and a share in its storage. Copies and views share the storage;
-/// nothing copies elements but kernels. reshape() and narrow() (along the leading axis) are the only views.
+/// nothing copies elements but kernels and Context::copy(). reshape() and narrow() (along the leading axis) are the only views.
 class Tensor {
  public:
   Tensor() = default;  ///< defined() is false, no elements
@@ -25,8 +23,9 @@ class Tensor {
   int64_t numel() const { return defined() ? shape_.numel() : 0; }
   int64_t bytes() const { return numel() * static_cast<int64_t>(size_of(dtype_)); }
   DType dtype() const { return dtype_; }
-  Device device() const { return Device::cpu; }
+  Device device() const { return device_; }
 
+  /// On a GPU the addresses from here to data() are that device's.
   void* raw() { return data_; }
   const void* raw() const { return data_; }
   /// Throws Error if T is not the dtype.
@@ -40,15 +39,18 @@ class Tensor {
     require(dtype_of<T>);
     return static_cast<const T*>(data_);
   }
+  /// The elements, for the CPU to read and write: throws Error on a GPU.
   template <class T>
   std::span<T> span() {
+    require_cpu();
     return {data<T>(), static_cast<size_t>(numel())};
   }
   template <class T>
   std::span<const T> span() const {
+    require_cpu();
     return {data<T>(), static_cast<size_t>(numel())};
   }
-  /// The only element, as double. Throws Error if there is not exactly one.
+  /// The only element, as double. Throws Error if there is not exactly one. On a GPU it waits for all work before it.
   double item() const;
 
   /// The same elements in another shape. Throws Error if the count differs.
@@ -58,16 +60,22 @@ class Tensor {
 
   /// True if no other Tensor shares the storage, so that it may be overwritten.
   bool unique() const { return storage_.use_count() == 1; }
+  /// Where the storage is from. Throws Error if there is none.
+  Allocator& memory() const;
 
  private:
   struct Storage;
   void require(DType dtype) const {
     if (dtype != dtype_) fail("tensor", "asked for {} elements of a {} tensor", dtype, dtype_);
   }
+  void require_cpu() const {
+    if (device_ != Device::cpu) fail("tensor", "elements on {} were asked for, copy them to the CPU first", device_);
+  }
   std::shared_ptr<Storage> storage_;
   void* data_ = nullptr;
   Shape shape_;
   DType dtype_ = DType::f32;
+  Device device_ = Device::cpu;
 };
 
 }  // namespace lightcone

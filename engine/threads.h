@@ -17,6 +17,7 @@ namespace lightcone {
 template <class F>
 void parallel_chunks(const Context& ctx, int64_t n, int64_t grain, F&& f) {
   if (n <= 0) return;
+  ctx.require_cpu();
   const int64_t chunks = (n + grain - 1) / grain;
   const int threads = static_cast<int>(std::min<int64_t>(ctx.threads(), chunks));
   if (threads <= 1 || omp_in_parallel()) {

@@ -88,7 +88,7 @@ void attention(Context& ctx, std::span<const AttentionSegment> segments, const T
                double scale, const AttentionDropout& dropout, Tensor& lse, Products products = Products::exact);
 
 /// With the probabilities computed again from lse, m = 1 or the dropout's factor, and delta[t,h] = <dy, y> (the sum
-/// over segments and features):
+/// over segments and features, in the tokens' own frames if there are any):
 ///
 ///     ds = p (m <dy, v> - delta),    dq = scale sum_j ds k,    dk = scale sum_t ds q,    dv = sum_t m p dy
 ///

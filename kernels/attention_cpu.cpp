@@ -99,12 +99,12 @@ void backward(Context& ctx, const Plan& plan, std::span<const AttentionSegment> 
   const FramesOf<S, B> frames(segments);
   const Features<E, B> q(segments, &AttentionSegment::q, {}, frames.forward(FrameMap::to_global)),
       k(segments, &AttentionSegment::k, segments, frames.forward(FrameMap::to_global_lowered)),
-      v(segments, &AttentionSegment::v, {}, frames.forward(FrameMap::to_global)),
-      y(segments, &AttentionSegment::y, {}, frames.forward(FrameMap::to_global));
-  const Features<E, B> dy(gradients, &AttentionGradient::dy, {}, frames.backward(FrameMap::to_local)),
+      v(segments, &AttentionSegment::v, {}, frames.forward(FrameMap::to_global)), y(segments, &AttentionSegment::y);
+  const Features<E, B> dy(gradients, &AttentionGradient::dy),
       dq(gradients, &AttentionGradient::dq, {}, frames.backward(FrameMap::to_global)),
       dk(gradients, &AttentionGradient::dk, segments, frames.backward(FrameMap::to_global_lowered)),
       dv(gradients, &AttentionGradient::dv, {}, frames.backward(FrameMap::to_global));
+  const auto dy_to_global = frames.backward(FrameMap::to_local);
   const int64_t D = q.padded(), Dv = v.padded(), longest = plan.longest;
   const S log2_scale = S(scale * M_LOG2E);
   Arena<S> partial(ctx, plan.partial_rows * (D + Dv) * G, 2);
@@ -140,7 +140,10 @@ void backward(Context& ctx, const Plan& plan, std::span<const AttentionSegment> 
         const int64_t here = std::min(W, item.last - t);
         dy.load_tile(t, here, item.head, W, dy_panel);
         y.load_tile(t, here, item.head, W, panel);
+        // <dy, y> in the tokens' own frames: it is the same in the global one, but y would get there by an inverse that
+        // g L^T g is only up to gamma^2 times rounding.
         const Vector<S> delta = row_dots<B>(v.blocks(), dy_panel, panel);
+        if (dy_to_global) (*dy_to_global)(t, here, W, dy_panel);
         dys.pack(dy_panel, For::both);
         q.load_tile(t, here, item.head, W, panel);
         queries.pack(panel, For::both);

@@ -30,31 +30,14 @@ void add_row(Context& ctx, int64_t rows, int64_t cols, const T* x, const T* row,
   });
 }
 
-// Whether x, its fraction dropped, is a number of type To. Double holds every bound here, or the power of two above it.
-template <class To, class From>
-bool fits(From x) {
-  if constexpr (std::is_integral_v<From>) {
-    return std::in_range<To>(x);
-  } else {
-    constexpr double low = static_cast<double>(std::numeric_limits<To>::min());
-    const double whole = std::trunc(static_cast<double>(x));
-    return whole >= low && whole < -low;
-  }
-}
-
 template <class From, class To>
 void cast(Context& ctx, int64_t n, const From* x, To* y) {
   parallel_chunks(ctx, n, grain, [&](int64_t, int64_t begin, int64_t end) {
-    if constexpr (std::is_integral_v<To> && !std::is_same_v<To, bool> && !std::is_same_v<From, bool>)
+    if constexpr (elementwise::may_not_fit<To, From>)
       for (int64_t i = begin; i < end; ++i)
-        if (!fits<To>(x[i]))
+        if (!elementwise::fits<To>(x[i]))
           fail("cast", "element {} is {}, which {} cannot hold", i, static_cast<double>(x[i]), dtype_of<To>);
-    for (int64_t i = begin; i < end; ++i) {
-      if constexpr (std::is_same_v<To, bool>)
-        y[i] = x[i] != From{};
-      else
-        y[i] = static_cast<To>(x[i]);
-    }
+    for (int64_t i = begin; i < end; ++i) y[i] = elementwise::converted<To>(x[i]);
   });
 }
 
@@ -69,6 +52,15 @@ void copy_columns(Context& ctx, int64_t rows, int64_t bytes, const void* from, i
 }
 }  // namespace cpu
 
+namespace cuda {  // elementwise.cu
+template <class F, class... In>
+void map(Context& ctx, const char* where, F f, Tensor& y, const In&... x);
+void add_row(Context& ctx, const Tensor& x, const Tensor& row, Tensor& y);
+void cast(Context& ctx, const Tensor& x, Tensor& y);
+void copy_columns(Context& ctx, const char* where, int64_t rows, int64_t bytes, const void* from, int64_t from_row,
+                  void* to, int64_t to_row);
+}  // namespace cuda
+
 namespace {
 
 // y = f(x, …) for tensors of one shape and dtype; `inputs` are their names, then y's.
@@ -77,10 +69,12 @@ void map(const char* where, std::array<const char*, sizeof...(In) + 1> names, Co
          const In&... x) {
   size_t i = 0;
   const Tensor& first = std::get<0>(std::tie(x...));
-  (check(where, names[i++], x).like(first), ...);
-  check(where, names[0], first).compute();
-  check(where, names.back(), y).like(first);
+  (check(ctx, where, names[i++], x).like(first), ...);
+  check(ctx, where, names[0], first).compute();
+  check(ctx, where, names.back(), y).like(first);
   const auto scope = ctx.profiler().scope(where, static_cast<double>(sizeof...(In) + 1) * y.bytes(), y.numel());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::map(ctx, where, f, y, x...);
   dispatch_compute(where, y.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
     cpu::map(ctx, y.numel(), y.data<T>(), f, x.template data<T>()...);
@@ -105,8 +99,10 @@ void dispatch_unary(Unary f, G&& g) {
 int64_t row_bytes(const Tensor& t) { return t.dim(-1) * static_cast<int64_t>(size_of(t.dtype())); }
 
 // The number of rows of `part` and `whole`, which agree but for the last axis.
-int64_t check_columns(const char* where, const char* name, const Tensor& part, const Tensor& whole) {
-  check(where, name, part).dtype(whole.dtype());
+int64_t check_columns(const Context& ctx, const char* where, const char* name, const Tensor& part,
+                      const char* whole_name, const Tensor& whole) {
+  check(ctx, where, whole_name, whole);
+  check(ctx, where, name, part).dtype(whole.dtype());
   bool agree = part.rank() == whole.rank() && part.rank() > 0;
   int64_t rows = 1;
   for (int axis = 0; agree && axis + 1 < part.rank(); ++axis) {
@@ -118,42 +114,48 @@ int64_t check_columns(const char* where, const char* name, const Tensor& part, c
   return rows;
 }
 
-int64_t check_slice(const char* where, const char* name, const Tensor& part, int64_t begin, const Tensor& whole) {
-  const int64_t rows = check_columns(where, name, part, whole);
+int64_t check_slice(const Context& ctx, const char* where, const char* name, const Tensor& part, int64_t begin,
+                    const char* whole_name, const Tensor& whole) {
+  const int64_t rows = check_columns(ctx, where, name, part, whole_name, whole);
   if (begin < 0 || part.dim(-1) > whole.dim(-1) - begin)
     fail(where, "columns {} to {} of a tensor of shape {}", begin, begin + part.dim(-1), whole.shape());
   return rows;
 }
 
+void copy_columns(Context& ctx, const char* where, int64_t rows, int64_t bytes, const void* from, int64_t from_row,
+                  void* to, int64_t to_row) {
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::copy_columns(ctx, where, rows, bytes, from, from_row, to, to_row);
+  cpu::copy_columns(ctx, rows, bytes, from, from_row, to, to_row);
+}
+
 }  // namespace
 
 void add(Context& ctx, const Tensor& a, const Tensor& b, Tensor& y) {
-  map(
-      "add", {"a", "b", "y"}, ctx, y, [](auto u, auto v) { return u + v; }, a, b);
+  map("add", {"a", "b", "y"}, ctx, y, elementwise::Add(), a, b);
 }
 
 void subtract(Context& ctx, const Tensor& a, const Tensor& b, Tensor& y) {
-  map(
-      "subtract", {"a", "b", "y"}, ctx, y, [](auto u, auto v) { return u - v; }, a, b);
+  map("subtract", {"a", "b", "y"}, ctx, y, elementwise::Subtract(), a, b);
 }
 
 void multiply(Context& ctx, const Tensor& a, const Tensor& b, Tensor& y) {
-  map(
-      "multiply", {"a", "b", "y"}, ctx, y, [](auto u, auto v) { return u * v; }, a, b);
+  map("multiply", {"a", "b", "y"}, ctx, y, elementwise::Multiply(), a, b);
 }
 
 void scale(Context& ctx, const Tensor& x, double factor, Tensor& y) {
-  map(
-      "scale", {"x", "y"}, ctx, y, [factor](auto v) { return decltype(v)(factor) * v; }, x);
+  map("scale", {"x", "y"}, ctx, y, elementwise::Scale{factor}, x);
 }
 
 void add_row(Context& ctx, const Tensor& x, const Tensor& row, Tensor& y) {
-  check("add_row", "x", x).compute();
+  check(ctx, "add_row", "x", x).compute();
   if (x.rank() == 0) throw Error("add_row: x has shape [], expected at least 1 axis");
-  check("add_row", "row", row).shape({x.dim(-1)}).dtype(x.dtype());
-  check("add_row", "y", y).like(x);
+  check(ctx, "add_row", "row", row).shape({x.dim(-1)}).dtype(x.dtype());
+  check(ctx, "add_row", "y", y).like(x);
   if (x.numel() == 0) return;
   const auto scope = ctx.profiler().scope("add_row", 2. * x.bytes(), x.numel());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::add_row(ctx, x, row, y);
   dispatch_compute("add_row", x.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
     cpu::add_row<T>(ctx, x.numel() / x.dim(-1), x.dim(-1), x.data<T>(), row.data<T>(), y.data<T>());
@@ -162,45 +164,36 @@ void add_row(Context& ctx, const Tensor& x, const Tensor& row, Tensor& y) {
 
 void clamp(Context& ctx, const Tensor& x, double low, double high, Tensor& y) {
   if (!(low <= high)) fail("clamp", "low is {}, high {}; expected low <= high", low, high);
-  auto f = [=](auto v) {
-    using T = decltype(v);
-    return v < T(low) ? T(low) : v > T(high) ? T(high) : v;
-  };
-  map("clamp", {"x", "y"}, ctx, y, f, x);
+  map("clamp", {"x", "y"}, ctx, y, elementwise::Clamp{low, high}, x);
 }
 
 void clamp_backward(Context& ctx, const Tensor& dy, const Tensor& x, double low, double high, Tensor& dx) {
-  auto f = [=](auto d, auto v) {
-    using T = decltype(v);
-    return v >= T(low) && v <= T(high) ? d : T(0);
-  };
-  map("clamp_backward", {"dy", "x", "dx"}, ctx, dx, f, dy, x);
+  map("clamp_backward", {"dy", "x", "dx"}, ctx, dx, elementwise::ClampBackward{low, high}, dy, x);
 }
 
 void unary(Context& ctx, Unary f, const Tensor& x, Tensor& y) {
   dispatch_unary(f, [&](auto constant) {
-    map(
-        name_of(f), {"x", "y"}, ctx, y, [](auto v) { return elementwise::value<decltype(constant)::value>(v); }, x);
+    map(name_of(f), {"x", "y"}, ctx, y, elementwise::Value<decltype(constant)::value>(), x);
   });
 }
 
 void unary_backward(Context& ctx, Unary f, const Tensor& dy, const Tensor& saved, Tensor& dx) {
   const char* name = backward_reads_result(f) ? "y" : "x";
   dispatch_unary(f, [&](auto constant) {
-    map(
-        name_of(f), {"dy", name, "dx"}, ctx, dx,
-        [](auto d, auto v) { return d * elementwise::derivative<decltype(constant)::value>(v); }, dy, saved);
+    map(name_of(f), {"dy", name, "dx"}, ctx, dx, elementwise::TimesDerivative<decltype(constant)::value>(), dy, saved);
   });
 }
 
 void cast(Context& ctx, const Tensor& x, Tensor& y) {
-  check("cast", "x", x);
-  check("cast", "y", y).shape(x.shape());
+  check(ctx, "cast", "x", x);
+  check(ctx, "cast", "y", y).shape(x.shape());
   const auto scope = ctx.profiler().scope("cast", x.bytes() + y.bytes());
   if (x.dtype() == y.dtype()) {
-    if (x.raw() != y.raw()) std::memcpy(y.raw(), x.raw(), x.bytes());
+    if (x.raw() != y.raw()) ctx.allocator().copy_within(y.raw(), x.raw(), x.bytes());
     return;
   }
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::cast(ctx, x, y);
   dispatch_all(x.dtype(), [&](auto from) {
     dispatch_all(y.dtype(), [&](auto to) {
       using From = typename decltype(from)::type;
@@ -211,9 +204,10 @@ void cast(Context& ctx, const Tensor& x, Tensor& y) {
 }
 
 void concat(Context& ctx, std::span<const Tensor> parts, Tensor& y) {
-  int64_t columns = 0;
+  check(ctx, "concat", "y", y);
+  int64_t columns = 0, rows = 0;
   for (const Tensor& part : parts) {
-    check_columns("concat", "a part", part, y);
+    rows = check_columns(ctx, "concat", "a part", part, "y", y);
     columns += part.dim(-1);
   }
   if (y.rank() == 0 || columns != y.dim(-1))
@@ -222,24 +216,24 @@ void concat(Context& ctx, std::span<const Tensor> parts, Tensor& y) {
   char* to = static_cast<char*>(y.raw());
   for (const Tensor& part : parts) {
     const int64_t bytes = row_bytes(part);
-    cpu::copy_columns(ctx, bytes ? part.bytes() / bytes : 0, bytes, part.raw(), bytes, to, row_bytes(y));
+    copy_columns(ctx, "concat", rows, bytes, part.raw(), bytes, to, row_bytes(y));
     to += bytes;
   }
 }
 
 void slice(Context& ctx, const Tensor& x, int64_t begin, Tensor& y) {
-  const int64_t rows = check_slice("slice", "y", y, begin, x);
+  const int64_t rows = check_slice(ctx, "slice", "y", y, begin, "x", x);
   const auto scope = ctx.profiler().scope("slice", 2. * y.bytes());
   const char* from = static_cast<const char*>(x.raw()) + begin * static_cast<int64_t>(size_of(x.dtype()));
-  cpu::copy_columns(ctx, rows, row_bytes(y), from, row_bytes(x), y.raw(), row_bytes(y));
+  copy_columns(ctx, "slice", rows, row_bytes(y), from, row_bytes(x), y.raw(), row_bytes(y));
 }
 
 void slice_backward(Context& ctx, const Tensor& dy, int64_t begin, Tensor& dx) {
-  const int64_t rows = check_slice("slice_backward", "dy", dy, begin, dx);
+  const int64_t rows = check_slice(ctx, "slice_backward", "dy", dy, begin, "dx", dx);
   const auto scope = ctx.profiler().scope("slice_backward", dx.bytes() + dy.bytes());
-  std::memset(dx.raw(), 0, dx.bytes());  // all bits zero is zero in every dtype
+  ctx.allocator().clear(dx.raw(), dx.bytes());  // all bits zero is zero in every dtype
   char* to = static_cast<char*>(dx.raw()) + begin * static_cast<int64_t>(size_of(dx.dtype()));
-  cpu::copy_columns(ctx, rows, row_bytes(dy), dy.raw(), row_bytes(dy), to, row_bytes(dx));
+  copy_columns(ctx, "slice_backward", rows, row_bytes(dy), dy.raw(), row_bytes(dy), to, row_bytes(dx));
 }
 
 }  // namespace lightcone::kernels

@@ -2,21 +2,23 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <limits>
+#include <utility>
 
 #include "kernels/elementwise.h"
 #include "kernels/vector_math.h"
 
-/// The functions of elementwise.h for one element, for loops through vector_math::map().
+/// The functions of elementwise.h for one element, on either device: on the CPU for loops through vector_math::map().
 namespace lightcone::kernels::elementwise {
 
 template <class T>
-T sigmoid(T x) {
+LIGHTCONE_HOST_DEVICE T sigmoid(T x) {
   return 1 / (1 + vector_math::exp(-x));
 }
 
 /// log(1 + exp(x)) without overflow and without losing the small results.
 template <class T>
-T softplus(T x) {
+LIGHTCONE_HOST_DEVICE T softplus(T x) {
   return std::max(x, T(0)) + vector_math::log1p(vector_math::exp(-std::abs(x)));
 }
 
@@ -26,7 +28,7 @@ struct Normal {
   T cdf, density;
 };
 
-inline Normal<double> normal(double x) {
+LIGHTCONE_HOST_DEVICE inline Normal<double> normal(double x) {
   return {0.5 * (1 + vector_math::erf(x * 0.70710678118654752440)),
           0.39894228040143267794 * vector_math::exp(-0.5 * x * x)};
 }
@@ -34,7 +36,7 @@ inline Normal<double> normal(double x) {
 /// In f32 both come from one exponential: 1 - cdf(a) = exp(-a^2 / 2) t R(t) / 2 for a >= 0, t = 1 / (1 + 0.3 a / sqrt
 /// 2), with R fitted for least relative error, 2e-8; 2^f likewise on [-1/2, 1/2]. Relative errors of cdf and density
 /// grow from 1e-7 to 2e-6 where they are as small as 1e-7.
-inline Normal<float> normal(float x) {
+LIGHTCONE_HOST_DEVICE inline Normal<float> normal(float x) {
   constexpr float last = 13;  // where the density vanishes in f32
   const float a = std::min(std::abs(x), last);
   const float exponent = a * a * -0.72134752044448170368f;  // of 2
@@ -64,18 +66,18 @@ inline Normal<float> normal(float x) {
 
 /// The exact GELU (Hendrycks, Gimpel, arXiv:1606.08415).
 template <class T>
-T gelu(T x) {
+LIGHTCONE_HOST_DEVICE T gelu(T x) {
   return x * normal(x).cdf;
 }
 
 template <class T>
-T gelu_derivative(T x) {
+LIGHTCONE_HOST_DEVICE T gelu_derivative(T x) {
   const Normal<T> n = normal(x);
   return n.cdf + x * n.density;
 }
 
 template <Unary f, class T>
-T value(T x) {
+LIGHTCONE_HOST_DEVICE T value(T x) {
   if constexpr (f == Unary::gelu) return gelu(x);
   if constexpr (f == Unary::relu) return x <= 0 ? T(0) : x;  // NaN stays NaN
   if constexpr (f == Unary::silu) return x * sigmoid(x);
@@ -92,7 +94,7 @@ T value(T x) {
 
 /// f' from what backward_reads_result(f) says: y for some, x for the others.
 template <Unary f, class T>
-T derivative(T saved) {
+LIGHTCONE_HOST_DEVICE T derivative(T saved) {
   const T x = saved, y = saved;
   if constexpr (f == Unary::gelu) return gelu_derivative(x);
   if constexpr (f == Unary::relu) return y > 0 ? T(1) : T(0);
@@ -106,6 +108,86 @@ T derivative(T saved) {
   if constexpr (f == Unary::sqrt) return T(0.5) / y;
   if constexpr (f == Unary::abs) return T(x > 0) - T(x < 0);
   if constexpr (f == Unary::square) return 2 * x;
+}
+
+// The same as objects, whose type names the function: what a loop over elements is compiled for, on either device.
+struct Add {
+  template <class T>
+  LIGHTCONE_HOST_DEVICE T operator()(T a, T b) const {
+    return a + b;
+  }
+};
+struct Subtract {
+  template <class T>
+  LIGHTCONE_HOST_DEVICE T operator()(T a, T b) const {
+    return a - b;
+  }
+};
+struct Multiply {
+  template <class T>
+  LIGHTCONE_HOST_DEVICE T operator()(T a, T b) const {
+    return a * b;
+  }
+};
+struct Scale {
+  double factor;
+  template <class T>
+  LIGHTCONE_HOST_DEVICE T operator()(T x) const {
+    return T(factor) * x;
+  }
+};
+struct Clamp {
+  double low, high;
+  template <class T>
+  LIGHTCONE_HOST_DEVICE T operator()(T x) const {
+    return x < T(low) ? T(low) : x > T(high) ? T(high) : x;
+  }
+};
+struct ClampBackward {
+  double low, high;
+  template <class T>
+  LIGHTCONE_HOST_DEVICE T operator()(T dy, T x) const {
+    return x >= T(low) && x <= T(high) ? dy : T(0);
+  }
+};
+template <Unary f>
+struct Value {
+  template <class T>
+  LIGHTCONE_HOST_DEVICE T operator()(T x) const {
+    return value<f>(x);
+  }
+};
+template <Unary f>
+struct TimesDerivative {
+  template <class T>
+  LIGHTCONE_HOST_DEVICE T operator()(T dy, T saved) const {
+    return dy * derivative<f>(saved);
+  }
+};
+
+/// cast(): whether x, its fraction dropped, is a number of type To. Double holds every bound here, or the power of two
+/// above it.
+template <class To, class From>
+LIGHTCONE_HOST_DEVICE bool fits(From x) {
+  if constexpr (std::is_integral_v<From>) {
+    return std::in_range<To>(x);
+  } else {
+    constexpr double low = static_cast<double>(std::numeric_limits<To>::min());
+    const double whole = std::trunc(static_cast<double>(x));
+    return whole >= low && whole < -low;
+  }
+}
+
+/// Whether cast() has to ask.
+template <class To, class From>
+inline constexpr bool may_not_fit = std::is_integral_v<To> && !std::is_same_v<To, bool> && !std::is_same_v<From, bool>;
+
+template <class To, class From>
+LIGHTCONE_HOST_DEVICE To converted(From x) {
+  if constexpr (std::is_same_v<To, bool>)
+    return x != From{};
+  else
+    return static_cast<To>(x);
 }
 
 }  // namespace lightcone::kernels::elementwise

@@ -4,6 +4,7 @@
 
 #include "engine/check.h"
 #include "engine/threads.h"
+#include "kernels/norm_types.h"
 #include "kernels/vector.h"
 
 namespace lightcone::kernels {
@@ -52,32 +53,30 @@ void norm_backward(Context& ctx, int64_t rows, int64_t cols, const Y* dy, const 
 }
 }  // namespace cpu
 
+namespace cuda {  // norm.cu
+void norm(Context& ctx, const char* where, bool centred, const Tensor& x, double eps, Tensor& y, Tensor& rstd);
+void norm_backward(Context& ctx, const char* where, bool centred, const Tensor& dy, const Tensor& y, const Tensor& rstd,
+                   const Tensor& add, Tensor& dx);
+}  // namespace cuda
+
 namespace {
 enum class Norm { layer, rms };
 
-// f(Type<X>, Type<Y>) for the dtypes of x and y.
-template <class F>
-void dispatch_norm(const char* where, DType x, DType y, F&& f) {
-  dispatch_compute(where, x, [&](auto type) {
-    if constexpr (std::is_same_v<typename decltype(type)::type, float>)
-      if (y == DType::bf16) return f(type, Type<bf16>{});
-    f(type, type);
-  });
-}
-
-void check_y(const char* where, const Tensor& y, const Tensor& x) {
-  Check c = check(where, "y", y).shape(x.shape());
+void check_y(const Context& ctx, const char* where, const Tensor& y, const Tensor& x) {
+  Check c = check(ctx, where, "y", y).shape(x.shape());
   x.dtype() == DType::f32 ? c.dtype(DType::f32, DType::bf16) : c.dtype(x.dtype());
 }
 
 template <Norm norm>
 void forward(const char* where, double flops, Context& ctx, const Tensor& x, double eps, Tensor& y, Tensor& rstd) {
-  check(where, "x", x).rank(2).compute();
+  check(ctx, where, "x", x).rank(2).compute();
   const int64_t T = x.dim(0), C = x.dim(1);
   if (C == 0) fail(where, "x has 0 columns");
-  check_y(where, y, x);
-  check(where, "rstd", rstd).shape({T}).dtype(sum_dtype(x.dtype()));
+  check_y(ctx, where, y, x);
+  check(ctx, where, "rstd", rstd).shape({T}).dtype(sum_dtype(x.dtype()));
   const auto scope = ctx.profiler().scope(where, x.bytes() + y.bytes(), flops * x.numel());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::norm(ctx, where, norm == Norm::layer, x, eps, y, rstd);
   dispatch_norm(where, x.dtype(), y.dtype(), [&](auto in, auto out) {
     using X = typename decltype(in)::type;
     using Y = typename decltype(out)::type;
@@ -90,13 +89,15 @@ void forward(const char* where, double flops, Context& ctx, const Tensor& x, dou
 template <Norm norm>
 void backward(const char* where, double flops, Context& ctx, const Tensor& dy, const Tensor& y, const Tensor& rstd,
               const Tensor& add, Tensor& dx) {
-  check(where, "dx", dx).rank(2).compute();
+  check(ctx, where, "dx", dx).rank(2).compute();
   const int64_t T = dx.dim(0), C = dx.dim(1);
-  check_y(where, y, dx);
-  check(where, "dy", dy).like(y);
-  check(where, "rstd", rstd).shape({T}).dtype(sum_dtype(dx.dtype()));
-  if (add.defined()) check(where, "add", add).like(dx);
+  check_y(ctx, where, y, dx);
+  check(ctx, where, "dy", dy).like(y);
+  check(ctx, where, "rstd", rstd).shape({T}).dtype(sum_dtype(dx.dtype()));
+  if (add.defined()) check(ctx, where, "add", add).like(dx);
   const auto scope = ctx.profiler().scope(where, 2. * y.bytes() + dx.bytes() + add.bytes(), flops * y.numel());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::norm_backward(ctx, where, norm == Norm::layer, dy, y, rstd, add, dx);
   dispatch_norm(where, dx.dtype(), y.dtype(), [&](auto in, auto out) {
     using X = typename decltype(in)::type;
     using Y = typename decltype(out)::type;

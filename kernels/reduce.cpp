@@ -85,6 +85,14 @@ void max_last(Context& ctx, int64_t rows, int64_t cols, const T* x, T* y) {
 }
 }  // namespace cpu
 
+namespace cuda {  // reduce.cu
+void sum(Context& ctx, const Tensor& x, Over over, double scale, Tensor& y);
+void sum_backward(Context& ctx, const Tensor& dy, Over over, double scale, Tensor& dx);
+void max_last(Context& ctx, const Tensor& x, Tensor& y);
+double sum_of_squares(Context& ctx, const Tensor& x);
+bool all_finite(Context& ctx, const Tensor& x);
+}  // namespace cuda
+
 Shape shape_of_sum(const Shape& x, Over over) {
   if (over == Over::all) return {1};
   if (x.rank() < 2) fail("sum", "x has shape {}, expected at least 2 axes", x);
@@ -98,9 +106,11 @@ int64_t count_of_sum(const Shape& x, Over over) {
 }
 
 void sum(Context& ctx, const Tensor& x, Over over, double scale, Tensor& y) {
-  check("sum", "x", x).compute();
-  check("sum", "y", y).shape(shape_of_sum(x.shape(), over)).dtype(x.dtype());
+  check(ctx, "sum", "x", x).compute();
+  check(ctx, "sum", "y", y).shape(shape_of_sum(x.shape(), over)).dtype(x.dtype());
   const auto scope = ctx.profiler().scope("sum", x.bytes() + y.bytes(), x.numel());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::sum(ctx, x, over, scale, y);
   dispatch_compute("sum", x.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
     const int64_t n = y.numel(), count = count_of_sum(x.shape(), over);
@@ -111,9 +121,11 @@ void sum(Context& ctx, const Tensor& x, Over over, double scale, Tensor& y) {
 }
 
 void sum_backward(Context& ctx, const Tensor& dy, Over over, double scale, Tensor& dx) {
-  check("sum_backward", "dx", dx).compute();
-  check("sum_backward", "dy", dy).shape(shape_of_sum(dx.shape(), over)).dtype(dx.dtype());
+  check(ctx, "sum_backward", "dx", dx).compute();
+  check(ctx, "sum_backward", "dy", dy).shape(shape_of_sum(dx.shape(), over)).dtype(dx.dtype());
   const auto scope = ctx.profiler().scope("sum_backward", dx.bytes() + dy.bytes(), dx.numel());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::sum_backward(ctx, dy, over, scale, dx);
   dispatch_compute("sum_backward", dx.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
     const auto factor = static_cast<sum_type<T>>(scale);
@@ -125,10 +137,12 @@ void sum_backward(Context& ctx, const Tensor& dy, Over over, double scale, Tenso
 }
 
 void max_last(Context& ctx, const Tensor& x, Tensor& y) {
-  check("max_last", "x", x).compute();
-  check("max_last", "y", y).shape(shape_of_sum(x.shape(), Over::last)).dtype(x.dtype());
+  check(ctx, "max_last", "x", x).compute();
+  check(ctx, "max_last", "y", y).shape(shape_of_sum(x.shape(), Over::last)).dtype(x.dtype());
   if (x.dim(-1) == 0) fail("max_last", "x has shape {}; there is no largest of 0 elements", x.shape());
   const auto scope = ctx.profiler().scope("max_last", x.bytes() + y.bytes(), x.numel());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::max_last(ctx, x, y);
   dispatch_compute("max_last", x.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
     cpu::max_last<T>(ctx, y.numel(), x.dim(-1), x.data<T>(), y.data<T>());
@@ -136,8 +150,10 @@ void max_last(Context& ctx, const Tensor& x, Tensor& y) {
 }
 
 double sum_of_squares(Context& ctx, const Tensor& x) {
-  check("sum_of_squares", "x", x).compute();
+  check(ctx, "sum_of_squares", "x", x).compute();
   const auto scope = ctx.profiler().scope("sum_of_squares", x.bytes(), 2. * x.numel());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::sum_of_squares(ctx, x);
   return dispatch_compute("sum_of_squares", x.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
     const T* in = x.data<T>();
@@ -151,8 +167,10 @@ double sum_of_squares(Context& ctx, const Tensor& x) {
 }
 
 bool all_finite(Context& ctx, const Tensor& x) {
-  check("all_finite", "x", x).compute();
+  check(ctx, "all_finite", "x", x).compute();
   const auto scope = ctx.profiler().scope("all_finite", x.bytes());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::all_finite(ctx, x);
   return dispatch_compute("all_finite", x.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
     const T* in = x.data<T>();

@@ -3,11 +3,13 @@
 #include <cmath>
 #include <cstdint>
 
+#include "engine/device.h"
 #include "engine/dtype.h"
 
 // Vector exp, log, log1p, tanh, erf and atan2 from the C library (libmvec), for loops under `#pragma omp simd`. The
 // library's own header offers them only with -ffast-math, which nothing here uses; so they are declared again with
-// their vector variants (x86 only).
+// their vector variants (x86 only). For kernels nvcc has functions of these names.
+#ifndef __CUDACC__
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define LIGHTCONE_VECTOR_MATH _Pragma("omp declare simd notinbranch")
 #else
@@ -28,21 +30,22 @@ LIGHTCONE_VECTOR_MATH float atan2f(float, float) noexcept;
 LIGHTCONE_VECTOR_MATH double atan2(double, double) noexcept;
 }
 #undef LIGHTCONE_VECTOR_MATH
+#endif
 
 namespace lightcone::vector_math {
 
-inline float exp(float x) { return ::expf(x); }
-inline double exp(double x) { return ::exp(x); }
-inline float log(float x) { return ::logf(x); }
-inline double log(double x) { return ::log(x); }
-inline float log1p(float x) { return ::log1pf(x); }
-inline double log1p(double x) { return ::log1p(x); }
-inline float tanh(float x) { return ::tanhf(x); }
-inline double tanh(double x) { return ::tanh(x); }
-inline float erf(float x) { return ::erff(x); }
-inline double erf(double x) { return ::erf(x); }
-inline float atan2(float y, float x) { return ::atan2f(y, x); }
-inline double atan2(double y, double x) { return ::atan2(y, x); }
+LIGHTCONE_HOST_DEVICE inline float exp(float x) { return ::expf(x); }
+LIGHTCONE_HOST_DEVICE inline double exp(double x) { return ::exp(x); }
+LIGHTCONE_HOST_DEVICE inline float log(float x) { return ::logf(x); }
+LIGHTCONE_HOST_DEVICE inline double log(double x) { return ::log(x); }
+LIGHTCONE_HOST_DEVICE inline float log1p(float x) { return ::log1pf(x); }
+LIGHTCONE_HOST_DEVICE inline double log1p(double x) { return ::log1p(x); }
+LIGHTCONE_HOST_DEVICE inline float tanh(float x) { return ::tanhf(x); }
+LIGHTCONE_HOST_DEVICE inline double tanh(double x) { return ::tanh(x); }
+LIGHTCONE_HOST_DEVICE inline float erf(float x) { return ::erff(x); }
+LIGHTCONE_HOST_DEVICE inline double erf(double x) { return ::erf(x); }
+LIGHTCONE_HOST_DEVICE inline float atan2(float y, float x) { return ::atan2f(y, x); }
+LIGHTCONE_HOST_DEVICE inline double atan2(double y, double x) { return ::atan2(y, x); }
 
 /// map() works on blocks of this many elements.
 inline constexpr int64_t block = 64;

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "autograd/elementwise.h"
+#include "tests/support/devices.h"
 #include "tests/support/op_case.h"
 
 using namespace lightcone;
@@ -48,8 +49,8 @@ const std::vector<Function> functions = {
     {"square", Unary::square, [](double x) { return x * x; }},
 };
 
-std::vector<double> values_of(Unary f, const std::vector<double>& x, DType dtype = DType::f64) {
-  Context ctx;
+std::vector<double> values_of(Device device, Unary f, const std::vector<double>& x, DType dtype = DType::f64) {
+  Context ctx(device);
   Tape tape(ctx);
   return to_array(unary(f, tape.constant(ctx.of({static_cast<int64_t>(x.size())}, dtype, x))).value()).values;
 }
@@ -66,26 +67,32 @@ TEST_CASE("unary functions") {
 }
 
 TEST_CASE("unary functions far out") {
-  CHECK(values_of(Unary::softplus, {800, -800, -40})[0] == 800);
-  CHECK(values_of(Unary::softplus, {800, -800, -40})[1] == 0);
-  CHECK(values_of(Unary::softplus, {800, -800, -40})[2] == doctest::Approx(std::exp(-40)).epsilon(1e-12));
-  CHECK(values_of(Unary::sigmoid, {1000, -1000}) == std::vector<double>{1, 0});
-  CHECK(values_of(Unary::silu, {1000, -700})[0] == 1000);
-  CHECK(values_of(Unary::gelu, {50, -50}) == std::vector<double>{50, 0});
-  CHECK(values_of(Unary::relu, {infinity, -infinity}) == std::vector<double>{infinity, 0});
-  for (const Function& function : functions)
-    CHECK_MESSAGE(std::isnan(values_of(function.f, {1, nan_value})[1]), function.name);
+  for (Device device : devices()) {
+    INFO("on ", name_of(device));
+    auto of = [&](Unary f, const std::vector<double>& x) { return values_of(device, f, x); };
+    CHECK(of(Unary::softplus, {800, -800, -40})[0] == 800);
+    CHECK(of(Unary::softplus, {800, -800, -40})[1] == 0);
+    CHECK(of(Unary::softplus, {800, -800, -40})[2] == doctest::Approx(std::exp(-40)).epsilon(1e-12));
+    CHECK(of(Unary::sigmoid, {1000, -1000}) == std::vector<double>{1, 0});
+    CHECK(of(Unary::silu, {1000, -700})[0] == 1000);
+    CHECK(of(Unary::gelu, {50, -50}) == std::vector<double>{50, 0});
+    CHECK(of(Unary::relu, {infinity, -infinity}) == std::vector<double>{infinity, 0});
+    for (const Function& function : functions)
+      CHECK_MESSAGE(std::isnan(of(function.f, {1, nan_value})[1]), function.name);
+  }
 }
 
 TEST_CASE("an element's bits do not depend on its place") {
-  for (const Function& function : functions)
-    for (DType dtype : {DType::f64, DType::f32, DType::bf16}) {
-      const std::vector<double> x = uniform({200}, 1, 0.1, 3).values;
-      const std::vector<double> all = values_of(function.f, x, dtype);
-      for (int64_t begin : {1, 7, 63, 70, 199})
-        CHECK(values_of(function.f, {x.begin() + begin, x.end()}, dtype) ==
-              std::vector<double>{all.begin() + begin, all.end()});
-    }
+  for (Device device : devices())
+    for (const Function& function : functions)
+      for (DType dtype : {DType::f64, DType::f32, DType::bf16}) {
+        INFO(function.name, " on ", name_of(device));
+        const std::vector<double> x = uniform({200}, 1, 0.1, 3).values;
+        const std::vector<double> all = values_of(device, function.f, x, dtype);
+        for (int64_t begin : {1, 7, 63, 70, 199})
+          CHECK(values_of(device, function.f, {x.begin() + begin, x.end()}, dtype) ==
+                std::vector<double>{all.begin() + begin, all.end()});
+      }
 }
 
 TEST_CASE("sums, differences, products") {
@@ -164,8 +171,9 @@ TEST_CASE("concat and slice") {
   }
 }
 
-TEST_CASE("cast") {
-  Context ctx(2);
+namespace {
+void check_cast(Device device) {
+  Context ctx(device, 2);
   Tape tape(ctx);
   auto values = [&](const std::vector<double>& x, DType from, DType to) {
     return to_array(cast(tape.constant(ctx.of({static_cast<int64_t>(x.size())}, from, x)), to).value()).values;
@@ -199,6 +207,39 @@ TEST_CASE("cast") {
   CHECK(tape.gradient(x).dtype() == DType::f64);
   CHECK(to_array(tape.gradient(x)).values == Values{0.5, -3});
   CHECK(!cast(x, DType::i32).wants_grad());
+}
+}  // namespace
+
+TEST_CASE("cast") {
+  for (Device device : devices()) {
+    INFO("on ", name_of(device));
+    check_cast(device);
+  }
+}
+
+TEST_CASE("cast between all dtypes, in packs and behind them") {
+  const DType dtypes[] = {DType::f64,      DType::f32, DType::bf16, DType::f16, DType::fp8_e4m3,
+                          DType::fp8_e5m2, DType::i8,  DType::i32,  DType::i64, DType::boolean};
+  for (Device device : devices())
+    for (DType from : dtypes)
+      for (DType to : dtypes)
+        for (int64_t n : {0, 1, 37, 300}) {
+          INFO(name_of(from), " to ", name_of(to), " on ", name_of(device));
+          Context ctx(device, 1);
+          ctx.allocator().set_guard(true);
+          std::vector<double> x(n);  // numbers that every dtype holds
+          for (int64_t i = 0; i < n; ++i)
+            x[i] = from == DType::boolean || to == DType::boolean ? i % 3 == 0 : i % 15 - 7;
+          const Tensor in = ctx.of({n}, from, x);
+          Tensor all = ctx.empty({n}, to);
+          kernels::cast(ctx, in, all);
+          CHECK(to_array(all).values == x);
+          // From the middle of a tensor on, at another alignment.
+          if (n == 0) continue;
+          Tensor rest = ctx.empty({n - 1}, to);
+          kernels::cast(ctx, in.narrow(1, n - 1), rest);
+          CHECK(to_array(rest).values == std::vector<double>{x.begin() + 1, x.end()});
+        }
 }
 
 TEST_CASE("elementwise functions refuse bad operands") {

@@ -18,7 +18,7 @@ extern "C" const char* __asan_default_options() { return "allocator_may_return_n
 extern "C" const char* __tsan_default_options() { return "allocator_may_return_null=1"; }
 
 TEST_CASE("allocator: a freed block serves the next request of its size class, or of one up to half as large") {
-  Allocator a;
+  CpuAllocator a;
   const auto first = a.allocate(1000);
   CHECK(reinterpret_cast<uintptr_t>(first.data) % 64 == 0);
   std::memset(first.data, 1, 1000);
@@ -48,7 +48,7 @@ TEST_CASE("allocator: a freed block serves the next request of its size class, o
 }
 
 TEST_CASE("allocator: every size is aligned and costs at most a quarter more") {
-  Allocator a;
+  CpuAllocator a;
   for (size_t bytes : {0, 1, 255, 256, 257, 511, 512, 513, 1000, 4097, 65535, 65537, 1000001}) {
     const int64_t before = a.statistics().in_use;
     const auto block = a.allocate(bytes);
@@ -100,7 +100,7 @@ TEST_CASE("allocator: an impossible size is an Error and leaves the statistics a
 }
 
 TEST_CASE("allocator: several threads at once") {
-  Allocator a;
+  CpuAllocator a;
   std::vector<std::thread> threads;
   for (int t = 0; t < 4; ++t)
     threads.emplace_back([&, t] {

@@ -161,6 +161,34 @@ TEST_CASE("attention in local frames is attention of what the frames make of q, 
     }
 }
 
+TEST_CASE("attention's gradients in frames of gamma 1e4: those of f32 are those of f64") {
+  // Of <dy, y> in the global frame, where y would have to get by an inverse, no digit is right.
+  const TensorReps reps("4x0n+3x1n");
+  const Offsets ptr = offsets({1, 3, 17});
+  Array frames = zeros({21, 4, 4});
+  for (int64_t t = 0; t < 21; ++t) {
+    const Lorentz l = random_rotation(t + 1) * random_boost(t + 50, std::acosh(1e4));
+    for (int i = 0; i < 16; ++i) frames[16 * t + i] = static_cast<float>(l[i]);
+  }
+  for (int64_t kv_heads : {2, 1}) {
+    const Array in = normal({21, (2 + 2 * kv_heads) * 16}, 1), dy = normal({21, 32}, 2);
+    auto gradient = [&](DType dtype) {
+      Context ctx(1);
+      Tape tape(ctx);
+      const Var qkv = tape.variable(to_tensor(ctx, in, dtype));
+      // Scores of order 1: those of usual scale, 1e8, would tell nothing but the nearest key.
+      const AttentionOptions options{.heads = 2, .kv_heads = kv_heads, .scale = 1e-9};
+      const Var y = attention(qkv, to_ptr(ctx, ptr), options, {tape.constant(to_tensor(ctx, frames, dtype)), reps});
+      tape.backward(y, to_tensor(ctx, dy, dtype));
+      return to_array(tape.gradient(qkv));
+    };
+    const Array single = gradient(DType::f32), exact = gradient(DType::f64);
+    const int64_t keys = 32, values = keys + 16 * kv_heads;
+    for (auto [begin, count] : {std::pair{int64_t{0}, keys}, {keys, values - keys}, {values, 16 * kv_heads}})
+      CHECK(relative_error(columns(single, begin, count), columns(exact, begin, count)) < tolerance(DType::f32));
+  }
+}
+
 TEST_CASE("attention in the same frame for all is attention without frames") {
   Context ctx(2);
   const Offsets ptr = offsets({5, 40});

@@ -5,12 +5,13 @@
 #include "autograd/norm.h"
 #include "kernels/norm.h"
 #include "tests/support/amp.h"
+#include "tests/support/devices.h"
 
 using namespace lightcone;
 using namespace lightcone::test;
 
 TEST_CASE("layer_norm") {
-  for (Shape shape : {Shape{0, 8}, {1, 1}, {1, 31}, {3, 33}, {33, 128}, {257, 129}}) {
+  for (Shape shape : {Shape{0, 8}, {1, 1}, {1, 31}, {3, 33}, {33, 128}, {257, 129}, {3, 1025}, {2, 2048}}) {
     check_op({.name = fmt::format("layer_norm {}", shape),
               .inputs = {normal(shape, 1)},
               .op = [](auto& x) { return std::vector{layer_norm(x[0], 1e-5)}; },
@@ -30,7 +31,7 @@ TEST_CASE("layer_norm") {
 }
 
 TEST_CASE("rms_norm") {
-  for (Shape shape : {Shape{0, 8}, {1, 1}, {1, 31}, {3, 33}, {33, 128}, {257, 129}}) {
+  for (Shape shape : {Shape{0, 8}, {1, 1}, {1, 31}, {3, 33}, {33, 128}, {257, 129}, {3, 1025}, {2, 2048}}) {
     // A single column has the gradient eps rstd^2 of its terms: with x far above sqrt(eps) only their rounding is left.
     check_op({.name = fmt::format("rms_norm {}", shape),
               .inputs = {normal(shape, 1, shape[1] == 1 ? 0.03 : 1)},
@@ -73,43 +74,49 @@ void at_edges(F&& f) {
 }  // namespace
 
 TEST_CASE("a normalised row in bf16 is that of f32, rounded") {
-  Context ctx(1);
-  ctx.allocator().set_guard(true);
-  at_edges([&](const Norm& norm, Shape shape) {
-    const Tensor x = to_tensor(ctx, normal(shape, 1), DType::f32);
-    Tensor y = ctx.empty(shape, DType::f32), small = ctx.empty(shape, DType::bf16),
-           rstd = ctx.empty({shape[0]}, DType::f32), same = ctx.empty({shape[0]}, DType::f32);
-    norm.forward(ctx, x, 1e-5, y, rstd);
-    norm.forward(ctx, x, 1e-5, small, same);
-    CHECK(same_bits(small, as(ctx, y, DType::bf16)));
-    CHECK(same_bits(same, rstd));
-    // In place.
-    Tensor in_place = as(ctx, x, DType::f32);
-    norm.forward(ctx, in_place, 1e-5, in_place, same);
-    CHECK(same_bits(in_place, y));
-  });
-  CHECK(ctx.allocator().guard_violations() == 0);
+  for (Device device : devices()) {
+    INFO("on ", name_of(device));
+    Context ctx(device, 1);
+    ctx.allocator().set_guard(true);
+    at_edges([&](const Norm& norm, Shape shape) {
+      const Tensor x = to_tensor(ctx, normal(shape, 1), DType::f32);
+      Tensor y = ctx.empty(shape, DType::f32), small = ctx.empty(shape, DType::bf16),
+             rstd = ctx.empty({shape[0]}, DType::f32), same = ctx.empty({shape[0]}, DType::f32);
+      norm.forward(ctx, x, 1e-5, y, rstd);
+      norm.forward(ctx, x, 1e-5, small, same);
+      CHECK(same_bits(small, as(ctx, y, DType::bf16)));
+      CHECK(same_bits(same, rstd));
+      // In place.
+      Tensor in_place = as(ctx, x, DType::f32);
+      norm.forward(ctx, in_place, 1e-5, in_place, same);
+      CHECK(same_bits(in_place, y));
+    });
+    CHECK(ctx.allocator().guard_violations() == 0);
+  }
 }
 
 TEST_CASE("the backward of a norm reads y and dy in bf16 as f32 with the same numbers") {
-  Context ctx(1);
-  ctx.allocator().set_guard(true);
-  at_edges([&](const Norm& norm, Shape shape) {
-    const Tensor y = bf16_values(ctx, normal(shape, 1)), dy = bf16_values(ctx, normal(shape, 2)),
-                 rstd = to_tensor(ctx, uniform({shape[0]}, 3, 0.5, 2), DType::f32),
-                 more = to_tensor(ctx, normal(shape, 4), DType::f32);
-    for (const Tensor& add : {Tensor(), more}) {
-      Tensor exact = ctx.empty(shape, DType::f32), dx = ctx.empty(shape, DType::f32);
-      norm.backward(ctx, dy, y, rstd, add, exact);
-      norm.backward(ctx, as(ctx, dy, DType::bf16), as(ctx, y, DType::bf16), rstd, add, dx);
-      CHECK(same_bits(dx, exact));
-      // In the place of what is added, or of dy.
-      Tensor in_place = as(ctx, add.defined() ? add : dy, DType::f32);
-      norm.backward(ctx, add.defined() ? dy : in_place, y, rstd, add.defined() ? in_place : add, in_place);
-      CHECK(same_bits(in_place, exact));
-    }
-  });
-  CHECK(ctx.allocator().guard_violations() == 0);
+  for (Device device : devices()) {
+    INFO("on ", name_of(device));
+    Context ctx(device, 1);
+    ctx.allocator().set_guard(true);
+    at_edges([&](const Norm& norm, Shape shape) {
+      const Tensor y = bf16_values(ctx, normal(shape, 1)), dy = bf16_values(ctx, normal(shape, 2)),
+                   rstd = to_tensor(ctx, uniform({shape[0]}, 3, 0.5, 2), DType::f32),
+                   more = to_tensor(ctx, normal(shape, 4), DType::f32);
+      for (const Tensor& add : {Tensor(), more}) {
+        Tensor exact = ctx.empty(shape, DType::f32), dx = ctx.empty(shape, DType::f32);
+        norm.backward(ctx, dy, y, rstd, add, exact);
+        norm.backward(ctx, as(ctx, dy, DType::bf16), as(ctx, y, DType::bf16), rstd, add, dx);
+        CHECK(same_bits(dx, exact));
+        // In the place of what is added, or of dy.
+        Tensor in_place = as(ctx, add.defined() ? add : dy, DType::f32);
+        norm.backward(ctx, add.defined() ? dy : in_place, y, rstd, add.defined() ? in_place : add, in_place);
+        CHECK(same_bits(in_place, exact));
+      }
+    });
+    CHECK(ctx.allocator().guard_violations() == 0);
+  }
 }
 
 TEST_CASE("norms have the same bits for any number of threads") {
@@ -135,24 +142,26 @@ TEST_CASE("norms have the same bits for any number of threads") {
 // another (n / 8 in the shortest pair of registers, and 10 around them); the result loses that, and of its scale,
 // which has the variance of n terms, as much in units of it.
 TEST_CASE("layer_norm of long rows far from zero") {
-  for (int64_t n : {1000, 4096, 20'001}) {
-    const Array spread = normal({1, n}, 1);
-    Array x = spread;
-    for (double& v : x.values) v += 1e3;
-    Context ctx(1);
-    const Tensor in = to_tensor(ctx, x, DType::f32);
-    x = to_array(in);
-    double mean = 0, variance = 0;
-    for (double v : x.values) mean += v / n;
-    for (double v : x.values) variance += (v - mean) * (v - mean) / n;
-    Tensor y = ctx.empty({1, n}, DType::f32), rstd = ctx.empty({1}, DType::f32);
-    kernels::layer_norm(ctx, in, 1e-5, y, rstd);
-    double worst = 0;
-    for (int64_t i = 0; i < n; ++i)
-      worst = std::max(worst, std::abs(y.data<float>()[i] - (x[i] - mean) / std::sqrt(variance + 1e-5)));
-    CAPTURE(worst);
-    CHECK(worst <= (n / 8. + 10) * 0x1p-24 * 1e3);
-  }
+  for (Device device : devices())
+    for (int64_t n : {1000, 4096, 20'001}) {
+      const Array spread = normal({1, n}, 1);
+      Array x = spread;
+      for (double& v : x.values) v += 1e3;
+      Context ctx(device, 1);
+      const Tensor in = to_tensor(ctx, x, DType::f32);
+      x = to_array(in);
+      double mean = 0, variance = 0;
+      for (double v : x.values) mean += v / n;
+      for (double v : x.values) variance += (v - mean) * (v - mean) / n;
+      Tensor y = ctx.empty({1, n}, DType::f32), rstd = ctx.empty({1}, DType::f32);
+      kernels::layer_norm(ctx, in, 1e-5, y, rstd);
+      const Array result = to_array(y);
+      double worst = 0;
+      for (int64_t i = 0; i < n; ++i)
+        worst = std::max(worst, std::abs(result[i] - (x[i] - mean) / std::sqrt(variance + 1e-5)));
+      CAPTURE(worst);
+      CHECK(worst <= (n / 8. + 10) * 0x1p-24 * 1e3);
+    }
 }
 
 TEST_CASE("norms in bf16 for products, and what they refuse") {

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "autograd/reduce.h"
+#include "tests/support/devices.h"
 #include "tests/support/op_case.h"
 
 using namespace lightcone;
@@ -56,70 +57,77 @@ TEST_CASE("sum and mean") {
 
 TEST_CASE("long sums stay accurate and keep their bits for any number of threads") {
   const int64_t n = 1'000'003;
-  std::vector<double> sums;
-  for (int threads : {1, 2, 3}) {
-    Context ctx(threads);
-    const Tensor x = to_tensor(ctx, uniform({n, 1}, 1, 0, 2), DType::f32);
-    for (Over over : {Over::leading, Over::all}) {
-      Tensor y = ctx.empty({1}, DType::f32);
-      kernels::sum(ctx, x, over, 1, y);
-      sums.push_back(y.item());
+  for (Device device : devices()) {
+    INFO("on ", name_of(device));
+    std::vector<double> sums;
+    for (int threads : {1, 2, 3}) {
+      Context ctx(device, threads);
+      const Tensor x = to_tensor(ctx, uniform({n, 1}, 1, 0, 2), DType::f32);
+      for (Over over : {Over::leading, Over::all}) {
+        Tensor y = ctx.empty({1}, DType::f32);
+        kernels::sum(ctx, x, over, 1, y);
+        sums.push_back(y.item());
+      }
+      sums.push_back(kernels::sum_of_squares(ctx, x));
     }
-    sums.push_back(kernels::sum_of_squares(ctx, x));
+    double exact = 0, squares = 0;
+    for (double v : uniform({n, 1}, 1, 0, 2).values) {
+      exact += static_cast<float>(v);
+      squares += static_cast<double>(static_cast<float>(v)) * static_cast<float>(v);
+    }
+    CHECK(sums[0] == doctest::Approx(exact).epsilon(1e-7));
+    CHECK(sums[1] == doctest::Approx(exact).epsilon(1e-7));
+    CHECK(sums[2] == doctest::Approx(squares).epsilon(1e-12));
+    for (size_t i = 3; i < sums.size(); ++i) CHECK(sums[i] == sums[i % 3]);
   }
-  double exact = 0, squares = 0;
-  for (double v : uniform({n, 1}, 1, 0, 2).values) {
-    exact += static_cast<float>(v);
-    squares += static_cast<double>(static_cast<float>(v)) * static_cast<float>(v);
-  }
-  CHECK(sums[0] == doctest::Approx(exact).epsilon(1e-7));
-  CHECK(sums[1] == doctest::Approx(exact).epsilon(1e-7));
-  CHECK(sums[2] == doctest::Approx(squares).epsilon(1e-12));
-  for (size_t i = 3; i < sums.size(); ++i) CHECK(sums[i] == sums[i % 3]);
 }
 
 TEST_CASE("max_last") {
-  for (DType dtype : {DType::f64, DType::f32, DType::bf16})
-    for (Shape shape : {Shape{0, 3}, {1, 1}, {31, 33}, {4, 5, 65}}) {
-      Context ctx(2);
-      ctx.allocator().set_guard(true);
-      {
-        const Tensor x = to_tensor(ctx, normal(shape, 1), dtype);
-        const Array values = to_array(x);
-        Array expected = zeros(kernels::shape_of_sum(shape, Over::last));
-        for (int64_t t = 0; t < rows_of(values); ++t) {
-          expected[t] = values.at(t, 0);
-          for (int64_t c = 1; c < shape[-1]; ++c) expected[t] = std::max(expected[t], values.at(t, c));
+  for (Device device : devices()) {
+    INFO("on ", name_of(device));
+    for (DType dtype : {DType::f64, DType::f32, DType::bf16})
+      for (Shape shape : {Shape{0, 3}, {1, 1}, {31, 33}, {4, 5, 65}, {3, 1024}, {3, 2050}}) {
+        Context ctx(device, 2);
+        ctx.allocator().set_guard(true);
+        {
+          const Tensor x = to_tensor(ctx, normal(shape, 1), dtype);
+          const Array values = to_array(x);
+          Array expected = zeros(kernels::shape_of_sum(shape, Over::last));
+          for (int64_t t = 0; t < rows_of(values); ++t) {
+            expected[t] = values.at(t, 0);
+            for (int64_t c = 1; c < shape[-1]; ++c) expected[t] = std::max(expected[t], values.at(t, c));
+          }
+          Tensor y = ctx.empty(expected.shape, dtype);
+          kernels::max_last(ctx, x, y);
+          CHECK(to_array(y).values == expected.values);
         }
-        Tensor y = ctx.empty(expected.shape, dtype);
-        kernels::max_last(ctx, x, y);
-        CHECK(to_array(y).values == expected.values);
+        CHECK(ctx.allocator().guard_violations() == 0);
       }
-      CHECK(ctx.allocator().guard_violations() == 0);
-    }
-  Context ctx;
-  const double nan_value = std::numeric_limits<double>::quiet_NaN();
-  Tensor y = ctx.empty({2}, DType::f32);
-  kernels::max_last(ctx, ctx.of({2, 3}, DType::f32, std::vector<double>{1, nan_value, 3, -5, -4, -6}), y);
-  CHECK(std::isnan(y.data<float>()[0]));
-  CHECK(y.data<float>()[1] == -4);
+    Context ctx(device);
+    const double nan_value = std::numeric_limits<double>::quiet_NaN();
+    Tensor y = ctx.empty({2}, DType::f32);
+    kernels::max_last(ctx, ctx.of({2, 3}, DType::f32, std::vector<double>{1, nan_value, 3, -5, -4, -6}), y);
+    CHECK(std::isnan(to_array(y)[0]));
+    CHECK(to_array(y)[1] == -4);
+  }
 }
 
 TEST_CASE("all_finite finds one bad element anywhere") {
-  for (DType dtype : {DType::f64, DType::f32, DType::bf16})
-    for (int64_t n : {0, 1, 33, 20000}) {
-      Context ctx(2);
-      Array x = normal({n}, 1);
-      CHECK(kernels::all_finite(ctx, to_tensor(ctx, x, dtype)));
-      for (int64_t place : {int64_t{0}, n / 2, n - 1})
-        for (double bad : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity(),
-                           -std::numeric_limits<double>::infinity()}) {
-          if (n == 0) continue;
-          Array y = x;
-          y[place] = bad;
-          CHECK(!kernels::all_finite(ctx, to_tensor(ctx, y, dtype)));
-        }
-    }
+  for (Device device : devices())
+    for (DType dtype : {DType::f64, DType::f32, DType::bf16})
+      for (int64_t n : {0, 1, 33, 20000}) {
+        Context ctx(device, 2);
+        Array x = normal({n}, 1);
+        CHECK(kernels::all_finite(ctx, to_tensor(ctx, x, dtype)));
+        for (int64_t place : {int64_t{0}, n / 2, n - 1})
+          for (double bad : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity(),
+                             -std::numeric_limits<double>::infinity()}) {
+            if (n == 0) continue;
+            Array y = x;
+            y[place] = bad;
+            CHECK(!kernels::all_finite(ctx, to_tensor(ctx, y, dtype)));
+          }
+      }
 }
 
 TEST_CASE("reductions refuse bad shapes") {

@@ -11,10 +11,13 @@ namespace lightcone {
 
 namespace {
 
-/// auto takes a GPU where one answers; this version computes on the CPU only.
+/// auto will take a GPU where one answers, once every kernel of a training has its CUDA version.
 void choose_device(const ExperimentConfig& config, Log& log) {
   if (config.device == "cuda")
-    throw Error("device = cuda: this version has no CUDA kernels; use device=cpu or device=auto");
+    throw Error(
+        "device = cuda: this version trains on the CPU alone, as some kernels have no CUDA version yet; use device=cpu "
+        "or "
+        "device=auto");
   if (config.device == "auto") log->info("device = auto: computing on the CPU");
 }
 

@@ -6,6 +6,8 @@
 #include <cstring>
 #include <limits>
 
+#include "tests/support/devices.h"
+
 namespace lightcone::test {
 
 Array zeros(Shape shape) { return {shape, std::vector<double>(shape.numel(), 0.0)}; }
@@ -25,6 +27,7 @@ Array uniform(Shape shape, uint64_t seed, double low, double high) {
 }
 
 Array to_array(const Tensor& t) {
+  if (t.device() != Device::cpu) return to_array(Context(1).copy(t));
   Array a = zeros(t.shape());
   dispatch_all(t.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
@@ -90,12 +93,13 @@ Tensor input(Context& ctx, const Array& a, DType dtype, bool narrowed) {
   Shape longer = a.shape;
   longer[0] += 2;
   Tensor rows = ctx.empty(longer, dtype).narrow(1, a.shape[0]);
-  if (t.bytes()) std::memcpy(rows.raw(), t.raw(), t.bytes());
+  ctx.allocator().copy_within(rows.raw(), t.raw(), t.bytes());
   return rows;
 }
 
-Result run(const OpCase& c, const std::vector<Array>& inputs, DType dtype, int threads, bool backward) {
-  Context ctx(threads, c.seed);
+Result run(const OpCase& c, const std::vector<Array>& inputs, DType dtype, int threads, bool backward,
+           Device device = Device::cpu) {
+  Context ctx(device, threads, c.seed);
   ctx.allocator().set_guard(true);
   Result r;
   {
@@ -222,6 +226,21 @@ std::vector<std::string> find_faults(const OpCase& c) {
       faults.push_back(fmt::format("{} {}: {} blocks were written outside", c.name, dtype, r.violations));
     same_bits(c, r, run(c, inputs, dtype, 1, c.differentiable), "from run to run", faults);
     same_bits(c, r, run(c, inputs, dtype, 2, c.differentiable), "between 1 and 2 threads", faults);
+    for (Device device : devices()) {
+      if (device == Device::cpu) continue;
+      const Result there = run(c, inputs, dtype, 1, c.differentiable, device);
+      auto compare = [&](const char* what, const std::vector<Array>& a, const std::vector<Array>& b) {
+        for (size_t i = 0; i < b.size(); ++i) {
+          const double e = relative_error(a[i], b[i]);
+          if (!(e <= limit))
+            faults.push_back(fmt::format("{} {}: {} {} on {} is off by {:.3g}, tolerance {:.3g}", c.name, dtype, what,
+                                         i, device, e, limit));
+        }
+      };
+      compare("result", there.outputs, r.outputs);
+      compare("gradient", there.gradients, r.gradients);
+      same_bits(c, there, run(c, inputs, dtype, 1, c.differentiable, device), "from run to run on the device", faults);
+    }
   }
   return faults;
 }

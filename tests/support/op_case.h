@@ -31,7 +31,9 @@ Tensor to_tensor(Context& ctx, const Array& array, DType dtype);
 ///  - in f64, gradients agree with central differences of the function itself for a random cotangent;
 ///  - in f32 and bf16, gradients agree with those in f64 (from the same rounded inputs) within the table;
 ///  - no write outside of any allocated block, no result left unwritten (memory is handed out as NaN);
-///  - the same bits for 1 and 2 threads and from run to run.
+///  - the same bits for 1 and 2 threads and from run to run;
+///  - and on every other device of devices.h: results and gradients that agree with the CPU's within the table, and the
+///  same bits from run to run. Blocks are then exact allocations, so that the device or its tools see what is outside.
 struct OpCase {
   std::string name;
   std::vector<Array> inputs;  ///< differentiable inputs

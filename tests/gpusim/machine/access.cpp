@@ -101,7 +101,7 @@ void Block::load(Warp& w, const Step& s, uint32_t lanes) {
   if (!locate(w, s, lanes, s.space, address, s.bytes * s.count, Touch::read, nullptr, at)) return;
   for (uint32_t e = 0; e < s.count; ++e)
     if (s.op.operands[e] != no_slot) load_element(s, w.lanes, lanes, at, e * s.bytes, s.op.operands[e]);
-  if (kernel_.has_fences && s.strong && s.space != Space::shared)
+  if (kernel_.hands_over && s.strong && s.space != Space::shared)
     for_lanes(lanes, [&](int l) { take_over(w, address[l], s.acquires); });
 }
 
@@ -115,7 +115,7 @@ void Block::store(Warp& w, const Step& s, uint32_t lanes) {
   const uint32_t bytes = s.bytes * s.count;
   for (int l = 0; l < warp_size; ++l) to[l] = values + l * bytes;
   for (uint32_t e = 0; e < s.count; ++e) store_element(s, w.lanes, lanes, to, e * s.bytes, s.op.operands[e]);
-  if (kernel_.has_fences && s.strong && s.space != Space::shared) {
+  if (kernel_.hands_over && s.strong && s.space != Space::shared) {
     if (s.releases) fence(w, s);
     for_lanes(lanes, [&](int l) { hand_over(w, address[l]); });
   }
@@ -202,7 +202,8 @@ bool Block::locate_global(Warp& w, const Step& s, uint32_t lanes, const uint64_t
             .site = s.site,
             .strong = s.strong,
             .clock = &w.clock,
-            .acquired = kernel_.has_fences ? &acquired_ : nullptr};
+            .acquired = kernel_.hands_over ? &acquired_ : nullptr,
+            .acquired_reads = kernel_.hands_over ? &acquired_reads_ : nullptr};
   for (uint32_t rest = lanes; rest;) {
     const int first = std::countr_zero(rest);
     const uint64_t page_number = address[first] / page_bytes;

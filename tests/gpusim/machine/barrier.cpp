@@ -59,10 +59,7 @@ bool Block::complete(uint32_t number) {
   for (Warp& w : warps_) {
     if (!(done.warps >> w.index & 1)) continue;
     w.clock = joined;
-    if (w.has_seen) {
-      acquired_.join(w.seen);
-      w.has_seen = false;
-    }
+    take_seen(w);
     for (Group& g : w.groups) {
       if (g.wait != Group::Wait::barrier || g.barrier != number) continue;
       const Step& s = kernel_.steps[g.pc];

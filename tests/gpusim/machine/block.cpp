@@ -56,6 +56,7 @@ void Block::start(uint32_t linear) {
   std::fill(shared_.begin(), shared_.end(), std::byte{0xff});
   block_sectors_.clear();
   acquired_.of.clear();
+  acquired_reads_.of.clear();
   barriers_.fill({});
   clock_ = 0;
   random_.seed(running_.seed * 0x9e3779b97f4a7c15u + linear);

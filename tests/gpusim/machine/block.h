@@ -27,9 +27,12 @@ struct Running {
   std::atomic<bool> stop = false;      ///< a fault ended the launch
   std::atomic<uint64_t> progress = 0;  ///< blocks that finished
 
-  // What blocks hand over to one another: for an address that was written with release, the writer's knowledge.
+  // What blocks hand over to one another: for an address of a strong write, the writer's knowledge.
   std::mutex handed_mutex;
-  std::map<uint64_t, Acquired> handed;
+  struct Handed {
+    Acquired all, reads;
+  };
+  std::map<uint64_t, Handed> handed;
 };
 
 /// Lanes of a warp that stand at the same step.
@@ -139,6 +142,7 @@ class Block {
   }
   // order.cpp: what blocks know of one another
   void fence(Warp& w, const Step& s);
+  void take_seen(Warp& w);
   void hand_over(Warp& w, uint64_t address);
   void take_over(Warp& w, uint64_t address, bool now);
 
@@ -172,7 +176,8 @@ class Block {
   std::vector<Cell> shared_cells_;
   uint32_t shared_shift_ = 2, shared_id_ = 0;
   std::vector<Kernel::Range> shared_ranges_;
-  Acquired acquired_;
+  Acquired acquired_;        // whose accesses are ordered before this block's
+  Acquired acquired_reads_;  // whose reads are: a write of this block cannot change what they saw
   std::array<Barrier, 16> barriers_;
   std::mt19937_64 random_;
   std::vector<uint32_t> order_;

@@ -307,7 +307,7 @@ void Decoder::decode(Frame& frame, const ptx::Instruction& i) {
     // Within a block nothing is handed over by a fence of its own, but accesses before and after it keep their order.
     const bool wide = i.has("gl") || i.has("sys") || i.has("gpu") || i.has("cluster");
     step.releases = step.acquires = wide && !i.has("proxy");
-    kernel_.has_fences |= step.releases;
+    kernel_.hands_over |= step.releases;
   } else if (op == "nanosleep" || op == "prefetch" || op == "prefetchu" || op == "pmevent" || op == "griddepcontrol" ||
              op == "setmaxnreg" || op == "discard" || op == "applypriority") {
     step.action = Action::nothing;

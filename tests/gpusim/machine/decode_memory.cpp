@@ -96,7 +96,7 @@ void Decoder::decode_access(Frame& frame, const ptx::Instruction& i, Step& step,
   if (i.operands.size() != 2) refuse(i, "two operands are expected");  // a cache policy would be the third
   step.bytes = type.bytes;
   step.is_signed = type.is_signed;
-  kernel_.has_fences |= step.acquires || step.releases;
+  kernel_.hands_over |= step.acquires || step.releases || (loads && step.strong && step.space != Space::shared);
   const Operand& data = i.operands[loads ? 0 : 1];
   set_address(frame, i, i.operands[loads ? 1 : 0], step);
   if (step.space == Space::local || step.space == Space::param) step.kind = i.has("param") ? Kind::move : Kind::memory;
@@ -149,7 +149,7 @@ void Decoder::decode_atomic(Frame& frame, const ptx::Instruction& i, Step& step,
     }
   }
   if (!known || !type.bytes) refuse(i, "no operation or no type");
-  kernel_.has_fences |= step.acquires || step.releases;
+  kernel_.hands_over |= step.acquires || step.releases;
   step.bytes = step.register_bytes = type.bytes;
   step.is_signed = type.is_signed;
   step.is_float = type.is_float;

@@ -120,7 +120,7 @@ struct Kernel {
   std::vector<Range> shared;
   uint32_t dynamic_shared_at = 0;  ///< where dynamic shared memory begins
   uint8_t shared_granule = 4;      ///< bytes of the narrowest access to shared memory
-  bool has_fences = false;         ///< blocks may hand over data to one another
+  bool hands_over = false;         ///< blocks may hand over data to one another
 };
 
 /// Decodes an entry. Throws Error that names the instruction and its line.

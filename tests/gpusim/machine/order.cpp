@@ -1,15 +1,14 @@
-// What blocks of one launch know of one another: a fence and a strong write hand over what is ordered before them; a strong
-// read and a fence (or barrier) take it over. Kept per warp until then, per block after.
+// What blocks of one launch know of one another. A fence and then a strong write hand over everything that is ordered before
+// them; a strong read and then a fence (or a barrier) take it over. A strong write alone hands over what was read before it: a
+// block that waits for its value and then overwrites what the other one read does so too late to change it, since the value
+// depends on what was read (in-place algorithms with a look-back rest on this).
 #include "gpusim/machine/block.h"
 
 namespace gpusim {
 
 void Block::fence(Warp& w, const Step& s) {
   if (!s.releases && !s.acquires) return;
-  if (w.has_seen) {
-    acquired_.join(w.seen);
-    w.has_seen = false;
-  }
+  take_seen(w);
   // What comes after it has a later clock and is not handed over.
   ++w.clock[w.index];
   w.released = acquired_;
@@ -17,12 +16,22 @@ void Block::fence(Warp& w, const Step& s) {
   w.has_released = true;
 }
 
+void Block::take_seen(Warp& w) {
+  if (!w.has_seen) return;
+  acquired_.join(w.seen);
+  w.has_seen = false;
+}
+
 // Before the write itself, so that whoever sees it finds this. What was handed over earlier by the same address stays: a
 // reader may still be about to use it.
 void Block::hand_over(Warp& w, uint64_t address) {
-  if (!w.has_released) return;
+  Acquired reads = acquired_reads_;
+  WarpClock& mine = reads.of[linear_] = w.clock;
+  ++mine[w.index];
   std::lock_guard lock(running_.handed_mutex);
-  running_.handed[address].join(w.released);
+  Running::Handed& handed = running_.handed[address];
+  handed.reads.join(reads);
+  if (w.has_released) handed.all.join(w.released);
 }
 
 // After the read itself.
@@ -30,11 +39,12 @@ void Block::take_over(Warp& w, uint64_t address, bool now) {
   std::lock_guard lock(running_.handed_mutex);
   const auto it = running_.handed.find(address);
   if (it == running_.handed.end()) return;
+  acquired_reads_.join(it->second.reads);
   if (now) {
-    acquired_.join(it->second);
+    acquired_.join(it->second.all);
   } else {
     if (!w.has_seen) w.seen.of.clear();
-    w.seen.join(it->second);
+    w.seen.join(it->second.all);
     w.has_seen = true;
   }
 }

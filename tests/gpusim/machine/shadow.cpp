@@ -41,18 +41,20 @@ void Acquired::join(const Acquired& other) {
 namespace {
 
 // Whether an earlier access of this launch (or block) by (block, warp, lane) at `clock` is ordered before t.
-bool ordered_within(const Toucher& t, uint32_t block, uint32_t warp, uint32_t lane, uint32_t clock) {
+bool ordered_within(const Toucher& t, const Acquired* acquired, uint32_t block, uint32_t warp, uint32_t lane,
+                    uint32_t clock) {
   if (block == t.block) {
     if (warp == t.warp && lane == t.lane) return true;
     return (*t.clock)[warp] > clock;
   }
-  return t.acquired && t.acquired->ordered(block, warp, clock);
+  return acquired && acquired->ordered(block, warp, clock);
 }
 
 Clash clash_with_writer(const Cell::Writer& w, const Toucher& t, Other& other) {
   Clash clash = Clash::none;
   if (w.operation == t.id) {
-    if (w.block == no_block || (w.strong && t.strong) || ordered_within(t, w.block, w.warp, w.lane, w.clock))
+    if (w.block == no_block || (w.strong && t.strong) ||
+        ordered_within(t, t.acquired, w.block, w.warp, w.lane, w.clock))
       return Clash::none;
     clash = Clash::race;
   } else {
@@ -71,7 +73,7 @@ Clash clash_with_readers(const Cell::Reader& r, const Toucher& t, Other& other) 
     if (r.block == no_block || (r.strong && t.strong)) return Clash::none;
     if (r.block == many_blocks) {
       // Which ones is not kept: a block that synchronised with others gets the benefit of the doubt.
-      if (t.acquired && !t.acquired->of.empty()) return Clash::none;
+      if (t.acquired_reads && !t.acquired_reads->of.empty()) return Clash::none;
       clash = Clash::race;
     } else {
       for (uint32_t rest = r.warps; rest; rest &= rest - 1) {
@@ -79,7 +81,7 @@ Clash clash_with_readers(const Cell::Reader& r, const Toucher& t, Other& other) 
         const bool same_warp = r.block == t.block && v == t.warp;
         const uint32_t by = same_warp && r.lane == many_lanes ? t.lane + 1 : r.lane;
         // Several lanes of this very warp read it; the clock is the last one's, which may be another warp's.
-        if (!ordered_within(t, r.block, v, same_warp ? by : many_lanes, r.clock)) {
+        if (!ordered_within(t, t.acquired_reads, r.block, v, same_warp ? by : many_lanes, r.clock)) {
           clash = Clash::race;
           warp = v;
           break;

@@ -78,6 +78,7 @@ struct Toucher {
   bool strong = false;  // volatile, relaxed, atomic …: does not race with its like
   const WarpClock* clock = nullptr;
   const Acquired* acquired = nullptr;
+  const Acquired* acquired_reads = nullptr;  // for what others only read
 };
 
 enum class Clash : uint8_t { none, uninitialised, race, unordered };

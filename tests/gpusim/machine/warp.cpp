@@ -134,8 +134,9 @@ void Block::regroup(Warp& w, const Step& s, uint32_t pc, uint32_t mask, uint32_t
       wait(w, pc, lanes, Group::Wait::members, members_of(w, s, lanes));
       return release_waiting(w);
     case Action::barrier:
-      if (s.aligned && lanes != w.alive) return wait(w, pc, lanes, Group::Wait::whole_warp, 0);
-      return arrive(w, pc, lanes, s);
+      if (!s.aligned || lanes == w.alive) return arrive(w, pc, lanes, s);
+      wait(w, pc, lanes, Group::Wait::whole_warp, 0);
+      return release_waiting(w);
     default:
       return;
   }

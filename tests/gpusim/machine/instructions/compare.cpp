@@ -176,15 +176,23 @@ uint8_t relations_of(std::string_view name, std::string_view type) {
   return 0;
 }
 
-/// Reads what set and setp begin with: .CmpOp{.BoolOp}{.ftz}, for operands of this type.
+/// What set and setp have in common, for operands of this type: .CmpOp{.BoolOp}{.ftz}.
 bool read_comparison(Modifiers& m, std::string_view type, Comparison& how, bool& ftz) {
-  how.relations = relations_of(m.next(), type);
   how.combine = Combine(m.take_one_of({"and", "or", "xor"}) + 1);
   ftz = m.take("ftz");
+  how.relations = relations_of(m.next(), type);
   return how.relations != 0 && (!ftz || type == "f32" || type == "f16" || type == "f16x2");
 }
 
-/// The handlers of a type's comparisons: make<Format>() for single values; packed ones apart.
+/// Which results set has for a type.
+bool has_result(std::string_view type, std::string_view result) {
+  if (type.ends_with("x2")) return !result.ends_with("x2") || result == type;
+  const bool half = type == "f16" || type == "bf16";
+  if (result == "u16" || result == "s16") return half;
+  return !(half && result == "f32") && !(type == "bf16" && result == "f16");
+}
+
+/// make<Format>() for the format of a type; packed ones are apart.
 template <class Make>
 Handler handler_of(std::string_view type, bool ftz, Make&& make) {
   if (type == "f32") return ftz ? make.template operator()<F32Flushed>() : make.template operator()<Plain<float>>();
@@ -220,10 +228,14 @@ Choice select_setp(const ptx::Instruction& instruction, std::span<const Shape> o
   choice.bytes.assign(how.pair ? 2 : 1, 0);
   choice.bytes.insert(choice.bytes.end(), 2, bytes_of(type));
   choice.bytes.insert(choice.bytes.end(), combining, 0);
+  const bool packed = type == "f16x2" || type == "bf16x2";
+  if (packed || type == "f16" || type == "bf16") {  // p|q is for both halves, and them only
+    if (how.pair != packed) return {};
+  }
   if (type == "f16x2")
-    choice.run = !how.pair ? nullptr : ftz ? setp_packed<F16<true>> : setp_packed<F16<false>>;
-  else if (type == "bf16x2")
-    choice.run = how.pair ? setp_packed<Bf16> : nullptr;
+    choice.run = ftz ? setp_packed<F16<true>> : setp_packed<F16<false>>;
+  else if (packed)
+    choice.run = setp_packed<Bf16>;
   else
     choice.run = handler_of(type, ftz, []<class Format>() -> Handler { return setp<Format>; });
   return choice;
@@ -242,7 +254,7 @@ Choice select_set(const ptx::Instruction& instruction, std::span<const Shape>) {
   const size_t end = packed ? std::size(results) : first_packed_result;
   how.result = packed ? first_packed_result : 0;
   while (how.result < end && results[how.result].type != to) ++how.result;
-  if (how.result == end || (packed && to.ends_with("x2") && to != type)) return {};
+  if (how.result == end || !has_result(type, to)) return {};
   const uint8_t n = bytes_of(type);
   Choice choice{nullptr, {results[how.result].bytes, n, n}, Kind::predicate, std::bit_cast<int32_t>(how)};
   choice.bytes.insert(choice.bytes.end(), how.combine != Combine::none, 0);

@@ -182,13 +182,12 @@ Choice neg(const ptx::Instruction& instruction, std::span<const Shape>) {
   return with_type<int16_t, int32_t, int64_t>(type, []<class T>() { return lanewise([](T a) { return negated(a); }); });
 }
 
-/// min or max; relu raises what is negative to zero. nvcc's headers write .relu behind the type, PTX before it.
+/// min or max; relu raises what is negative to zero.
 template <class F>
 Choice extremum(const ptx::Instruction& instruction, F pick) {
   Modifiers m(instruction);
-  const bool relu_first = m.take("relu");
+  const bool relu = m.take("relu");
   const std::string_view type = m.next();
-  const bool relu = m.take("relu") || relu_first;
   if (!m.done() || (relu && type != "s32" && type != "s16x2")) return {};
   static constexpr auto at_least_0 = [](auto a, auto b) {
     const auto x = F{}(a, b);

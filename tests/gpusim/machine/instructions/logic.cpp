@@ -158,10 +158,10 @@ Choice select_shf(const ptx::Instruction& instruction, std::span<const Shape>) {
 
 Choice select_prmt(const ptx::Instruction& instruction, std::span<const Shape>) {
   Modifiers m(instruction);
-  if (m.next() != "b32") return {};
-  if (m.done()) return lanewise([](uint32_t a, uint32_t b, uint32_t c) { return permuted(a, b, c); });
+  if (!m.take("b32")) return {};
   const std::string_view mode = m.next();
   if (!m.done()) return {};
+  if (mode.empty()) return lanewise([](uint32_t a, uint32_t b, uint32_t c) { return permuted(a, b, c); });
   if (mode == "f4e") return permute_mode<0x6543'5432'4321'3210>();
   if (mode == "b4e") return permute_mode<0x0123'7012'6701'5670>();
   if (mode == "rc8") return permute_mode<0x3333'2222'1111'0000>();

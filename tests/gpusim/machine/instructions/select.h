@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <initializer_list>
 #include <string_view>
 #include <type_traits>
@@ -14,20 +15,27 @@ namespace gpusim {
 __extension__ using uint128_t = unsigned __int128;
 __extension__ using int128_t = __int128;
 
-/// An instruction's modifiers, read from left to right, so that none is skipped.
+/// An instruction's modifiers. Each is taken once, and none may be left in the end. Those asked for by name may stand
+/// anywhere (max.s32.relu is as good as max.relu.s32, for ptxas too); types and the like are read from left to right.
 class Modifiers {
  public:
-  explicit Modifiers(const ptx::Instruction& instruction) : names_(instruction.modifiers) {}
+  explicit Modifiers(const ptx::Instruction& instruction)
+      : left_(instruction.modifiers.begin(), instruction.modifiers.end()) {}
 
-  bool done() const { return at_ == names_.size(); }
-  std::string_view peek() const { return done() ? std::string_view() : names_[at_]; }
-  std::string_view next() { return done() ? std::string_view() : std::string_view(names_[at_++]); }
-  bool take(std::string_view name) {
-    const bool is_next = !done() && names_[at_] == name;
-    at_ += is_next;
-    return is_next;
+  bool done() const { return left_.empty(); }
+  std::string_view next() {
+    if (left_.empty()) return {};
+    const std::string_view first = left_.front();
+    left_.erase(left_.begin());
+    return first;
   }
-  /// The index of the name that is next, which is then read; -1 if it is none of them.
+  bool take(std::string_view name) {
+    const auto found = std::find(left_.begin(), left_.end(), name);
+    if (found == left_.end()) return false;
+    left_.erase(found);
+    return true;
+  }
+  /// The index of the first of these names that is there, which is then taken; -1 if none is.
   int take_one_of(std::initializer_list<std::string_view> names) {
     int i = 0;
     for (std::string_view name : names) {
@@ -38,8 +46,7 @@ class Modifiers {
   }
 
  private:
-  std::span<const std::string> names_;
-  size_t at_ = 0;
+  std::vector<std::string_view> left_;
 };
 
 template <class T>

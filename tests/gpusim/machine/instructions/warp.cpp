@@ -70,10 +70,10 @@ void shfl(Lanes& w, const Op& op) {
     from[l] = is_inside ? lane : l;
     inside |= (is_inside ? 1u : 0u) << l;
   }
-  for (int l = 0; l < warp_size; ++l) value[l] = a[from[l] & 31];
+  for (int l = 0; l < warp_size; ++l) value[l] = a[from[l]];
   for_each_set(w, in[3], [&](uint32_t lanes) {
     outside |= lanes & mask_lanes(
-                           w, [lanes](uint32_t source) { return !(lanes >> (source & 31) & 1); }, from);
+                           w, [lanes](uint32_t source) { return !(lanes >> source & 1); }, from);
   });
   if (outside) blame(w, "a shuffle takes a value from a lane that does not take part in it");
   if (op.x[0] != no_slot) blend(w.mask, w.of<uint32_t>(op.x[0]), value);
@@ -105,9 +105,9 @@ void ballot(Lanes& w, const Op& op) {
 
 Choice select_vote(const ptx::Instruction& instruction, std::span<const Shape>) {
   Modifiers m(instruction);
-  const bool sync_first = m.take("sync");
+  const bool sync = m.take("sync");  // vote.sync.all and vote.all.sync are both in use
   const int mode = m.take_one_of({"all", "any", "uni", "ballot"});
-  if (mode < 0 || (!sync_first && !m.take("sync")) || !m.take(mode == 3 ? "b32" : "pred") || !m.done()) return {};
+  if (!sync || mode < 0 || !m.take(mode == 3 ? "b32" : "pred") || !m.done()) return {};
   constexpr auto all = [](uint32_t yes, uint32_t lanes) { return yes == lanes; };
   constexpr auto any = [](uint32_t yes, uint32_t) { return yes != 0; };
   constexpr auto uni = [](uint32_t yes, uint32_t lanes) { return yes == lanes || yes == 0; };

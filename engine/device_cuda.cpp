@@ -1,0 +1,29 @@
+#include "engine/cuda.h"
+
+namespace lightcone::cuda {
+
+namespace {
+std::string version(int number) { return fmt::format("{}.{}", number / 1000, number % 1000 / 10); }
+}  // namespace
+
+std::string why_none() {
+  int driver = 0, runtime = 0, count = 0, major = 0, minor = 0;
+  cudaDriverGetVersion(&driver);
+  if (driver == 0) return "no NVIDIA driver is installed";
+  cudaRuntimeGetVersion(&runtime);
+  cudaError_t status = cudaGetDeviceCount(&count);
+  if (status == cudaSuccess && count > 0) {
+    status = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
+    cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0);
+    if (status == cudaSuccess && major >= 8) return "";
+  }
+  cudaGetLastError();
+  if (status == cudaErrorInsufficientDriver)
+    return fmt::format("the NVIDIA driver is for CUDA {}, this program for {}: update the driver", version(driver),
+                       version(runtime));
+  if (status == cudaErrorNoDevice || (status == cudaSuccess && count == 0)) return "no GPU answers";
+  if (status != cudaSuccess) return fmt::format("the GPU does not answer: {}", cudaGetErrorString(status));
+  return fmt::format("the GPU has compute capability {}.{}, 8.0 is the least", major, minor);
+}
+
+}  // namespace lightcone::cuda

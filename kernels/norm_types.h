@@ -1,0 +1,16 @@
+#pragma once
+#include "engine/dtype.h"
+
+namespace lightcone::kernels {
+
+/// f(Type<X>, Type<Y>) for the dtypes of x and y in norm.h.
+template <class F>
+void dispatch_norm(const char* where, DType x, DType y, F&& f) {
+  dispatch_compute(where, x, [&](auto type) {
+    if constexpr (std::is_same_v<typename decltype(type)::type, float>)
+      if (y == DType::bf16) return f(type, Type<bf16>{});
+    f(type, type);
+  });
+}
+
+}  // namespace lightcone::kernels

@@ -1,0 +1,143 @@
+// Tensors, Contexts and their memory, on every device that this program computes on.
+#include <doctest/doctest.h>
+#include <spdlog/logger.h>
+#include <spdlog/sinks/ostream_sink.h>
+
+#include <sstream>
+
+#include "engine/check.h"
+#include "engine/threads.h"
+#include "kernels/elementwise.h"
+#include "tests/support/bits.h"
+#include "tests/support/devices.h"
+#include "tests/support/op_case.h"
+
+using namespace lightcone;
+using namespace lightcone::test;
+
+TEST_CASE("devices: a tensor goes to a device and comes back with its bits") {
+  Context cpu(1);
+  for (Device device : devices()) {
+    Context ctx(device, 1), other(device, 1);
+    // 5 MB: several pieces of what copies go through.
+    for (int64_t n : {0, 1, 3, 1000, 5'000'003}) {
+      Tensor x = cpu.empty({n}, DType::i8);
+      for (int64_t i = 0; i < n; ++i) x.data<int8_t>()[i] = static_cast<int8_t>(i * 7 % 251);
+      const Tensor there = ctx.copy(x), again = ctx.copy(there), elsewhere = other.copy(again);
+      CHECK(there.device() == device);
+      CHECK(same_bits(cpu.copy(elsewhere), x));
+      if (n) {
+        CHECK(again.raw() != there.raw());
+      }
+    }
+    CHECK_THROWS_WITH_AS(ctx.copy(Tensor()), "tensor: it is not there", Error);
+  }
+}
+
+TEST_CASE("devices: zeros, values, a single element") {
+  for (Device device : devices()) {
+    Context ctx(device, 1);
+    CHECK(to_array(ctx.zeros({2, 3}, DType::f64)).values == std::vector<double>(6, 0.0));
+    for (DType dtype : {DType::f64, DType::f32, DType::bf16, DType::f16, DType::i64, DType::i32, DType::i8})
+      CHECK(to_array(ctx.of({3}, dtype, std::vector<double>{1, -2, 3})).values == std::vector<double>{1, -2, 3});
+    CHECK(to_array(ctx.of({2}, DType::boolean, std::vector<double>{1, 0})).values == std::vector<double>{1, 0});
+    const Tensor x = ctx.of({3}, DType::bf16, std::vector<double>{1, -2, 3});
+    CHECK(x.narrow(1, 1).item() == -2);
+    CHECK_THROWS_WITH_AS(x.item(), "tensor: item() of a tensor of shape [3]", Error);
+  }
+}
+
+TEST_CASE("devices: memory is reused, counted and returned") {
+  for (Device device : devices()) {
+    Context ctx(device, 1);
+    Allocator& memory = ctx.allocator();
+    const void* place = ctx.empty({1000}, DType::i8).raw();
+    CHECK(ctx.empty({1010}, DType::i8).raw() == place);
+    CHECK(ctx.empty({600}, DType::i8).raw() == place);
+    CHECK(ctx.empty({400}, DType::i8).raw() != place);
+    CHECK(memory.statistics().calls == 4);
+    CHECK(memory.statistics().system_calls == 2);
+    CHECK(memory.statistics().peak == 1024);
+    CHECK(memory.statistics().in_use == 0);
+    CHECK(memory.statistics().reserved > 0);
+    memory.trim();
+    CHECK(memory.statistics().reserved == 0);
+    CHECK_THROWS_AS(ctx.empty({int64_t{1} << 60}, DType::i8), Error);
+    CHECK(memory.statistics().in_use == 0);
+
+    memory.set_guard(true);
+    {
+      const Tensor exact = ctx.zeros({33}, DType::i8), none = ctx.zeros({0}, DType::f32);
+      CHECK(to_array(exact).values == std::vector<double>(33, 0.0));
+      CHECK_THROWS_AS(memory.set_guard(false), Error);
+    }
+    memory.set_guard(false);
+    CHECK(memory.statistics().in_use == 0);
+    CHECK(memory.guard_violations() == 0);
+  }
+}
+
+TEST_CASE("devices: tensors outlive their context") {
+  for (Device device : devices()) {
+    Tensor x;
+    {
+      Context ctx(device, 1);
+      x = ctx.of({2}, DType::f32, std::vector<double>{1, 2});
+    }
+    CHECK(to_array(x).values == std::vector<double>{1, 2});
+  }
+}
+
+TEST_CASE("devices: a profile counts the work itself") {
+  for (Device device : devices()) {
+    Context ctx(device, 1);
+    ctx.profiler().set_on(true);
+    const Tensor x = ctx.zeros({100}, DType::f32);
+    Tensor y = ctx.empty({100}, DType::f32);
+    kernels::add(ctx, x, x, y);
+    REQUIRE(ctx.profiler().rows().size() == 1);
+    CHECK(ctx.profiler().rows()[0].bytes == 1200);
+  }
+}
+
+TEST_CASE("devices: what is on another device is refused") {
+  Context cpu(1);
+  for (Device device : devices()) {
+    if (device == Device::cpu) continue;
+    Context ctx(device, 1);
+    const Tensor here = cpu.zeros({2, 3}, DType::f32);
+    Tensor there = ctx.zeros({2, 3}, DType::f32);
+    CHECK_THROWS_WITH_AS(kernels::add(ctx, there, here, there), "add: b is on cpu, expected it on cuda as the context",
+                         Error);
+    CHECK_THROWS_WITH_AS(kernels::add(cpu, here, here, there), "add: y is on cuda, expected it on cpu as the context",
+                         Error);
+    CHECK_THROWS_WITH_AS(kernels::slice(ctx, here, 0, there), "slice: x is on cpu, expected it on cuda as the context",
+                         Error);
+    CHECK_THROWS_WITH_AS(check("f", "x", there),
+                         "f: x is on cuda, where this version has no kernel for it; use device=cpu", Error);
+    CHECK_THROWS_WITH_AS(there.span<float>(), "tensor: elements on cuda were asked for, copy them to the CPU first",
+                         Error);
+    CHECK_THROWS_WITH_AS(parallel_chunks(ctx, 3, 1, [](int64_t, int64_t, int64_t) {}),
+                         "context: a function that has a kernel for the CPU alone was called on cuda; use device=cpu",
+                         Error);
+  }
+}
+
+TEST_CASE("devices: the device that a configuration names") {
+  std::ostringstream text;
+  spdlog::logger log("", std::make_shared<spdlog::sinks::ostream_sink_st>(text));
+  CHECK(choose_device("cpu", log) == Device::cpu);
+  CHECK_THROWS_WITH_AS(choose_device("gpu", log), "device: 'gpu' is none; expected cpu, cuda or auto", Error);
+  CHECK(text.str().empty());
+  const std::string why = why_no_cuda();
+  if (why.empty()) {
+    CHECK(choose_device("cuda", log) == Device::cuda);
+    CHECK(choose_device("auto", log) == Device::cuda);
+    CHECK(text.str().empty());
+  } else {
+    CHECK(choose_device("auto", log) == Device::cpu);
+    CHECK(text.str().find("computing on the CPU, as " + why) != std::string::npos);
+    CHECK_THROWS_AS(choose_device("cuda", log), Error);
+    CHECK_THROWS_AS(Context(Device::cuda), Error);
+  }
+}
