@@ -59,15 +59,15 @@ void on_segmentation_fault(int signal, siginfo_t* info, void* context) {
   (void)signal, (void)context;
 }
 
+// Again whenever it is needed: others (doctest, for each test case) install theirs, too.
 void install_handler() {
-  static const bool once = [] {
-    struct sigaction action {};
-    action.sa_sigaction = on_segmentation_fault;
-    action.sa_flags = SA_SIGINFO | SA_NODEFER;
-    sigaction(SIGSEGV, &action, &previous_handler);
-    return true;
-  }();
-  (void)once;
+  struct sigaction current {
+  }, ours{};
+  sigaction(SIGSEGV, nullptr, &current);
+  if (current.sa_flags & SA_SIGINFO && current.sa_sigaction == on_segmentation_fault) return;
+  ours.sa_sigaction = on_segmentation_fault;
+  ours.sa_flags = SA_SIGINFO | SA_NODEFER;
+  sigaction(SIGSEGV, &ours, &previous_handler);
 }
 
 }  // namespace
@@ -171,6 +171,7 @@ uint64_t Memory::in_use() const {
 
 void Memory::protect(const void* address, uint64_t bytes, bool on) {
   if (bytes == 0) return;
+  if (on) install_handler();
   std::lock_guard lock(mutex_);
   const uint64_t first = reinterpret_cast<uint64_t>(address) / page_bytes * page_bytes;
   const uint64_t last = (reinterpret_cast<uint64_t>(address) + bytes - 1) / page_bytes * page_bytes;

@@ -28,6 +28,21 @@ void check(const Configuration& with, const KernelInfo& kernel, const CUkern_st&
   require(with.shared <= dynamic_limit(handle, kernel, device.number));
 }
 
+/// What later calls answer after a fault.
+cudaError_t error_of(Finding::What fault) {
+  switch (fault) {
+    case Finding::What::out_of_bounds:
+    case Finding::What::use_after_free:
+      return cudaErrorIllegalAddress;
+    case Finding::What::misaligned:
+      return cudaErrorMisalignedAddress;
+    case Finding::What::deadlock:
+      return cudaErrorLaunchTimeout;
+    default:
+      return cudaErrorLaunchFailure;
+  }
+}
+
 std::vector<std::byte> pack(const KernelInfo& kernel, void** arguments) {
   std::vector<std::byte> packed(kernel.parameter_bytes);
   for (size_t i = 0; i < kernel.parameters.size(); ++i)
@@ -56,7 +71,8 @@ void launch(State& s, CUkern_st& handle, const Configuration& with, void** argum
                   .name = facts.name,
                   .run = [&kernel, launch = std::move(launch), number = device.number](const Operation& now) mutable {
                     launch.operation = &now;
-                    if (!run(kernel, launch)) lose_context(number, cudaErrorIllegalAddress);
+                    Finding::What fault{};
+                    if (!run(kernel, launch, &fault)) lose_context(number, error_of(fault));
                   }});
 }
 
