@@ -59,15 +59,14 @@ void on_segmentation_fault(int signal, siginfo_t* info, void* context) {
   (void)signal, (void)context;
 }
 
-// Again whenever it is needed: others (doctest, for each test case) install theirs, too.
+// Again whenever pages are taken away: a test framework may have put its own there.
 void install_handler() {
-  struct sigaction current {
-  }, ours{};
-  sigaction(SIGSEGV, nullptr, &current);
-  if (current.sa_flags & SA_SIGINFO && current.sa_sigaction == on_segmentation_fault) return;
+  struct sigaction ours {
+  }, before{};
   ours.sa_sigaction = on_segmentation_fault;
   ours.sa_flags = SA_SIGINFO | SA_NODEFER;
-  sigaction(SIGSEGV, &ours, &previous_handler);
+  sigaction(SIGSEGV, &ours, &before);
+  if (before.sa_sigaction != on_segmentation_fault) previous_handler = before;
 }
 
 }  // namespace
@@ -171,8 +170,8 @@ uint64_t Memory::in_use() const {
 
 void Memory::protect(const void* address, uint64_t bytes, bool on) {
   if (bytes == 0) return;
-  if (on) install_handler();
   std::lock_guard lock(mutex_);
+  if (on) install_handler();
   const uint64_t first = reinterpret_cast<uint64_t>(address) / page_bytes * page_bytes;
   const uint64_t last = (reinterpret_cast<uint64_t>(address) + bytes - 1) / page_bytes * page_bytes;
   for (uint64_t p = first; p <= last; p += page_bytes) {
