@@ -92,7 +92,7 @@ cudaError_t cudaStreamAddCallback(cudaStream_t stream, cudaStreamCallback_t call
     require(callback && flags == 0);
     CUstream_st& of = stream_of(s, stream);
     check_not_capturing(of);
-    add_host_function(s, stream, "the function of cudaStreamAddCallback", [=] { callback(stream, cudaSuccess, data); });
+    submit(of, host_task("the function of cudaStreamAddCallback", [=] { callback(stream, cudaSuccess, data); }));
   });
 }
 
