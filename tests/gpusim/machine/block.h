@@ -24,8 +24,9 @@ struct Running {
   uint64_t blocks = 0;
   bool check_races = true, check_initialised = true;
   uint64_t seed = 0;
-  std::atomic<bool> stop = false;      ///< a fault ended the launch
-  std::atomic<uint64_t> progress = 0;  ///< blocks that finished
+  std::atomic<bool> stop = false;                 ///< a fault ended the launch
+  Finding::What fault = Finding::What::deadlock;  ///< the first one that did
+  std::atomic<uint64_t> progress = 0;             ///< blocks that finished
 
   // What blocks hand over to one another: for an address of a strong write, the writer's knowledge.
   std::mutex handed_mutex;

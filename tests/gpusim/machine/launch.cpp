@@ -115,7 +115,7 @@ void add(LaunchReport& to, const LaunchReport& c) {
     to.*counter += c.*counter;
 }
 
-bool run(const Kernel& kernel, const Launch& launch) {
+bool run(const Kernel& kernel, const Launch& launch, Finding::What* fault) {
   const auto begin = std::chrono::steady_clock::now();
   Running running;
   running.kernel = &kernel;
@@ -157,6 +157,7 @@ bool run(const Kernel& kernel, const Launch& launch) {
   for (const auto& worker : workers)
     if (worker->failure) std::rethrow_exception(worker->failure);
   report(std::move(total));
+  if (running.stop && fault) *fault = running.fault;
   return !running.stop;
 }
 

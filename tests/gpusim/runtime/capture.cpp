@@ -99,11 +99,8 @@ void abandon(Capture& capture) {
 void capture(CUstream_st& stream, Task task) {
   check_valid(*stream.capture);
   CUgraph_st& graph = *stream.capture->graph;
-  auto node = std::make_unique<CUgraphNode_st>(CUgraphNode_st{.graph = &graph,
-                                                              .task = std::move(task),
-                                                              .device = stream.device,
-                                                              .index = static_cast<uint32_t>(graph.nodes.size()),
-                                                              .after = stream.tips});
+  auto node = std::make_unique<CUgraphNode_st>(
+      CUgraphNode_st{.graph = &graph, .task = std::move(task), .device = stream.device, .after = stream.tips});
   stream.tips = {node.get()};
   graph.nodes.push_back(std::move(node));
 }
