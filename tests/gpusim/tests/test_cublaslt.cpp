@@ -223,6 +223,8 @@ TEST_CASE("cublasLt: fp8") {
         if (d == CUDA_R_8F_E5M2 && a == b) continue;
         Case x = fp8(a, b, c, d);
         check(x);
+        x.alpha = -x.alpha, x.beta = -x.beta;  // now the largest magnitude has the other sign
+        check(x);
         x.scale_d = 64;  // beyond the largest
         check(x);
         x.scale_d = 0.00390625;  // below the least normal one

@@ -41,8 +41,7 @@ TEST_CASE("cublasLt: a handle belongs to the device it was made on") {
 
 TEST_CASE("cublasLt: a matmul's accesses are checked as a kernel's are") {
   using What = gpusim::Finding::What;
-  const auto found = [](What what, const std::function<void(Call&)>& spoil) {
-    Call x = f32();
+  const auto found_in = [](Call x, What what, const std::function<void(Call&)>& spoil) {
     spoil(x);
     REQUIRE(x.matmul() == CUBLAS_STATUS_SUCCESS);
     const auto all = findings();
@@ -50,11 +49,20 @@ TEST_CASE("cublasLt: a matmul's accesses are checked as a kernel's are") {
     for (const auto& finding : all) any |= finding.what == what;
     CHECK(any);
   };
+  const auto found = [&](What what, const std::function<void(Call&)>& spoil) { found_in(f32(), what, spoil); };
   found(What::uninitialised_read, [](Call& x) { x.pb = x.work.get(); });
   found(What::uninitialised_read, [](Call& x) {
     x.op.set(CUBLASLT_MATMUL_DESC_POINTER_MODE, int32_t(CUBLASLT_POINTER_MODE_DEVICE));
     x.alpha = x.work.get(), x.beta = x.scalar.get();
   });
+  // Only the batch's first matrix is written.
+  found_in(f32(2), What::uninitialised_read, [](Call& x) {
+    x.pa = x.work.get();
+    REQUIRE(cudaMemset(x.work.get(), 0, 64 * 32 * 4) == cudaSuccess);
+  });
+  if (has_fp8())
+    found_in(fp8(), What::uninitialised_read,
+             [](Call& x) { x.op.set(CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, x.work.get()); });
   found(What::use_after_free, [](Call& x) { x.dc = Buffer(); });
   found(What::out_of_bounds, [](Call& x) { x.la.set(CUBLASLT_MATRIX_LAYOUT_LD, int64_t{68}); });
   found(What::out_of_bounds, [](Call& x) { x.ld.set(CUBLASLT_MATRIX_LAYOUT_LD, int64_t{36}); });
