@@ -107,7 +107,9 @@ TEST_CASE("calls") {
     { .param .b32 a; st.param.b32 [a+0], %lane; .param .b32 r; call (r), twice, (a); ld.param.b32 %r1, [r+0]; }
     add.u32 %r0, %r0, %r1;)",
                     .parameter = {}};
-  CHECK(wrong_in(result_of(kernel), [](uint32_t t) { return (t == 3 ? 7 : t > 20 ? 1000 : 2 * t) + (t > 20 ? 1000 : 2 * t); }) == 0);
+  CHECK(wrong_in(result_of(kernel), [](uint32_t t) {
+          return (t == 3 ? 7 : t > 20 ? 1000 : 2 * t) + (t > 20 ? 1000 : 2 * t);
+        }) == 0);
 }
 
 TEST_CASE("calls that cannot be simulated are refused by name") {
@@ -198,6 +200,18 @@ TEST_CASE("fences and what has no effect here") {
                  [](uint32_t t) { return t; }) == 0);
 }
 
+TEST_CASE("a trap ends the launch") {
+  const std::vector<uint8_t> out = run_kernel({.module = "",
+                                               .body = R"(
+    st.global.u32 [%out], 1;
+    setp.eq.u32 %p0, %lane, 7;
+    @%p0 trap;
+    st.global.u32 [%out+4], 1;)",
+                                               .parameter = {}},
+                                              random_bytes(16, 1), 8, true);
+  CHECK(words(out) == std::vector<uint32_t>{1, 0});
+}
+
 TEST_CASE("special registers") {
   struct Case {
     const char* name;
@@ -246,7 +260,8 @@ TEST_CASE("address spaces") {
         .body = s == "local" ? ".local .align 8 .b8 mem[256];\n" : "",
         .parameter = s == "param" ? std::vector<uint8_t>{77, 0, 0, 0, 0, 0, 0, 0} : std::vector<uint8_t>{}};
     kernel.body += fmt::format("mov.u64 %d0, {};\n", s == "param" ? "extra" : "mem");
-    if (s == "shared" || s == "local" || s == "global") kernel.body += fmt::format("st.{}.u32 [%d0], 77;\nbar.warp.sync 0xffffffff;\n", s);
+    if (s == "shared" || s == "local" || s == "global")
+      kernel.body += fmt::format("st.{}.u32 [%d0], 77;\nbar.warp.sync 0xffffffff;\n", s);
     kernel.body += fmt::format(
         "cvta.{}.u64 %d1, %d0;\nld.u32 %r1, [%d1];\ncvta.to.{}.u64 %d2, %d1;\nsetp.eq.u64 %p0, %d0, "
         "%d2;\nsetp.eq.and.u32 %p0, %r1, 77, %p0;\n",

@@ -244,18 +244,19 @@ TEST_CASE("loads") {
   for (const char* space : {".global", ".shared", ".local", ".const", ".param", "", ".volatile.global",
                             ".relaxed.gpu.global", ".acquire.gpu.global", ".global.nc", ".global.ca", ".global.cg",
                             ".global.L1::no_allocate", ".volatile.shared", ".weak.global", ".volatile"})
-    for (const char* type : {".u8",     ".s8",     ".b8",     ".u16",    ".s16",    ".b16",    ".u32",    ".s32",
-                             ".b32",    ".f32",    ".u64",    ".s64",    ".b64",    ".f64",    ".v2.u8",  ".v4.u8",
-                             ".v2.u16", ".v2.u32", ".v4.u32", ".v4.f32", ".v2.f32", ".v2.u64", ".v2.f64", ".v4.b16"})
+    for (const char* type :
+         {".u8",     ".s8",     ".b8",     ".u16",    ".s16",    ".b16",    ".u32",   ".s32",    ".b32",
+          ".f32",    ".u64",    ".s64",    ".b64",    ".f64",    ".v2.u8",  ".v4.u8", ".v2.u16", ".v4.u16",
+          ".v2.u32", ".v4.u32", ".v4.f32", ".v2.f32", ".v2.u64", ".v2.f64", ".v4.b16"})
       check_load(std::string("ld") + space + type);
 }
 
 TEST_CASE("stores") {
   for (const char* space : {".global", ".shared", ".local", "", ".volatile.global", ".relaxed.gpu.global",
                             ".release.gpu.global", ".global.cs", ".global.wt", ".volatile.shared"})
-    for (const char* type : {".u8",     ".s8",     ".b8",     ".u16",    ".b16",    ".u32",   ".b32",    ".s32",
-                             ".f32",    ".u64",    ".b64",    ".f64",    ".v2.u8",  ".v4.u8", ".v2.u16", ".v2.u32",
-                             ".v4.u32", ".v4.f32", ".v2.f32", ".v2.u64", ".v2.f64", ".v4.b16"})
+    for (const char* type : {".u8",     ".s8",     ".b8",     ".u16",    ".b16",    ".u32",    ".b32",    ".s32",
+                             ".f32",    ".u64",    ".b64",    ".f64",    ".v2.u8",  ".v4.u8",  ".v2.u16", ".v4.u16",
+                             ".v2.u32", ".v4.u32", ".v4.f32", ".v2.f32", ".v2.u64", ".v2.f64", ".v4.b16"})
       check_store(std::string("st") + space + type);
 }
 
