@@ -134,6 +134,7 @@ class Block {
   void atomic(Warp& w, const Step& s, uint32_t lanes);       // atomic.cpp
   void load_matrix(Warp& w, const Step& s, uint32_t lanes);  // matrix.cpp
   void store_matrix(Warp& w, const Step& s, uint32_t lanes);
+  void move_fragment(Warp& w, const Step& s, uint32_t lanes);
   void copy_async(Warp& w, const Step& s, uint32_t lanes);
   void copy_wait(Warp& w, uint32_t lanes, uint32_t pending);
   void print(Warp& w, const Step& s, uint32_t lanes);  // print.cpp

@@ -1,6 +1,7 @@
 // Branches, calls, barriers, fences, address spaces, matrices and asynchronous copies: instructions that need a whole kernel.
 #include <doctest/doctest.h>
 
+#include <bit>
 #include <cstring>
 
 #include "gpusim/error.h"
@@ -313,6 +314,82 @@ TEST_CASE("ldmatrix and stmatrix") {
         CHECK(wrong_in(result_of({.module = ".shared .align 16 .b8 mem[512];", .body = fill + store, .parameter = {}}),
                        [&](uint32_t t) { return element(m, t, transposed); }) == 0);
       }
+}
+
+TEST_CASE("fragments of wmma") {
+  // What is loaded from one layout and stored in the other is the transposed matrix.
+  struct Case {
+    const char *what, *shape, *type;
+    int rows, columns, bytes, registers;
+  };
+  for (const Case& c : {Case{"c", "m16n16k16", "f32", 16, 16, 4, 8},
+                        {"c", "m32n8k16", "f32", 32, 8, 4, 8},
+                        {"c", "m8n32k16", "f16", 8, 32, 2, 4},
+                        {"c", "m16n16k16", "f16", 16, 16, 2, 4},
+                        {"c", "m8n8k4", "f64", 8, 8, 8, 2}})
+    for (const char* space : {"global", "shared", ""})
+      for (bool by_column : {false, true}) {
+        INFO(c.shape, " ", c.type, " ", space, " ", by_column);
+        const int n = c.rows * c.columns, out_stride = by_column ? c.columns : c.rows;
+        std::string registers;
+        for (int r = 0; r < c.registers; ++r)
+          registers += fmt::format("{}%{}{}", r ? ", " : "", c.bytes == 8 ? "d" : "r", r);
+        std::string body = "mov.u64 %d20, %in;\n";
+        const std::string s = *space ? std::string(".") + space : "";
+        if (std::string(space) == "shared") {
+          body += "mov.u64 %d20, mem;\nmad.wide.u32 %d21, %lane, 4, %d20;\nmad.wide.u32 %d22, %lane, 4, %in;\n";
+          for (int k = 0; k < n * c.bytes; k += 128)
+            body += fmt::format("ld.global.u32 %r20, [%d22+{}];\nst.shared.u32 [%d21+{}], %r20;\n", k, k);
+          body += "bar.warp.sync 0xffffffff;\n";
+        }
+        body += fmt::format("wmma.load.c.sync.aligned.{}.{}{}.{} {{{}}}, [%d20];\n", by_column ? "col" : "row", c.shape,
+                            s, c.type, registers);
+        body += fmt::format("wmma.store.d.sync.aligned.{}.{}.global.{} [%out], {{{}}}, {};\n",
+                            by_column ? "row" : "col", c.shape, c.type, registers, out_stride);
+        const std::vector<uint8_t> in = random_bytes(n * c.bytes, 11);
+        const std::vector<uint8_t> out =
+            run_kernel({.module = ".shared .align 32 .b8 mem[2048];", .body = body, .parameter = {}}, in, n * c.bytes);
+        int wrong = 0;
+        for (int i = 0; i < c.rows; ++i)
+          for (int j = 0; j < c.columns; ++j) {
+            const int row_major = i * c.columns + j, column_major = j * c.rows + i;
+            wrong += std::memcmp(&in[(by_column ? column_major : row_major) * c.bytes],
+                                 &out[(by_column ? row_major : column_major) * c.bytes], c.bytes) != 0;
+          }
+        CHECK(wrong == 0);
+      }
+  // A product of matrices: small integers, so that every order of sums gives the same.
+  std::vector<uint8_t> in(3 * 256 * 4);
+  float a[16][16], b[16][16];
+  for (int i = 0; i < 16; ++i)
+    for (int j = 0; j < 16; ++j) {
+      a[i][j] = static_cast<float>((3 * i + 5 * j) % 7 - 3), b[i][j] = static_cast<float>((2 * i + j) % 5 - 2);
+      // bf16 is the upper half of f32.
+      const uint16_t bits_a = static_cast<uint16_t>(std::bit_cast<uint32_t>(a[i][j]) >> 16),
+                     bits_b = static_cast<uint16_t>(std::bit_cast<uint32_t>(b[i][j]) >> 16);
+      std::memcpy(&in[2 * (16 * i + j)], &bits_a, 2);
+      std::memcpy(&in[512 + 2 * (16 * j + i)], &bits_b, 2);  // by columns
+    }
+  const std::vector<uint8_t> out = run_kernel({.module = "",
+                                               .body = R"(
+    wmma.load.a.sync.aligned.row.m16n16k16.global.bf16 {%r0, %r1, %r2, %r3}, [%in], 16;
+    add.s64 %d0, %in, 512;
+    wmma.load.b.sync.aligned.col.m16n16k16.global.bf16 {%r4, %r5, %r6, %r7}, [%d0], 16;
+    mov.b32 %r10, 0f00000000;
+    wmma.mma.sync.aligned.row.col.m16n16k16.f32.bf16.bf16.f32 {%r20, %r21, %r22, %r23, %r24, %r25, %r26, %r27},
+      {%r0, %r1, %r2, %r3}, {%r4, %r5, %r6, %r7}, {%r10, %r10, %r10, %r10, %r10, %r10, %r10, %r10};
+    wmma.store.d.sync.aligned.row.m16n16k16.global.f32 [%out], {%r20, %r21, %r22, %r23, %r24, %r25, %r26, %r27}, 16;)",
+                                               .parameter = {}},
+                                              in, 1024);
+  int wrong = 0;
+  for (int i = 0; i < 16; ++i)
+    for (int j = 0; j < 16; ++j) {
+      float expected = 0, got = 0;
+      for (int k = 0; k < 16; ++k) expected += a[i][k] * b[k][j];
+      std::memcpy(&got, &out[4 * (16 * i + j)], 4);
+      wrong += got != expected;
+    }
+  CHECK(wrong == 0);
 }
 
 TEST_CASE("asynchronous copies") {
