@@ -220,6 +220,13 @@ bool Block::locate_global(Warp& w, const Step& s, uint32_t lanes, const uint64_t
            true, nullptr, address[first]);
       return false;
     }
+    if (!memory->seen_by(kernel_.program->device())) {
+      find(Finding::What::out_of_bounds, w, s, first,
+           fmt::format("{} {} bytes at {} on another device, without cudaDeviceEnablePeerAccess", verb(touch), bytes,
+                       memory->describe(address[first])),
+           true, nullptr, address[first]);
+      return false;
+    }
     Page& page = memory->page(address[first]);
     page.lock();
     uint32_t wrong = 0;

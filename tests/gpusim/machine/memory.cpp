@@ -73,6 +73,7 @@ void install_handler() {
 
 Memory::Memory(std::string name, uint64_t capacity, Host host) : name_(std::move(name)), capacity_(capacity) {
   install_handler();
+  if (host == Host::sees_bytes) seen_by_ = ~uint64_t{0};
   pages_ = static_cast<Page*>(
       map_or_fail(range_pages * sizeof(Page), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1));
   // Two views of one file: the device's, and the host's, which sees nothing or can be taken away.
@@ -166,6 +167,14 @@ std::vector<Memory::Allocation> Memory::live() const {
 uint64_t Memory::in_use() const {
   std::lock_guard lock(mutex_);
   return in_use_;
+}
+
+void Memory::show_to(int device, bool on) {
+  const uint64_t bit = uint64_t{1} << device;
+  if (on)
+    seen_by_ |= bit;
+  else
+    seen_by_ &= ~bit;
 }
 
 void Memory::protect(const void* address, uint64_t bytes, bool on) {

@@ -1,4 +1,5 @@
 #pragma once
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -53,6 +54,10 @@ class Memory {
   /// gets a Finding (host_access), and then the pages, so that the program goes on.
   void protect(const void* address, uint64_t bytes, bool on);
 
+  /// Whether kernels of a device may touch it: its own device's, and peers' that were let; all, if the host sees it.
+  bool seen_by(int device) const { return seen_by_.load(std::memory_order_relaxed) >> device & 1; }
+  void show_to(int device, bool on);
+
   // What copies and sets do to a range, checked as a kernel's accesses are: bounds, freed, never written, unordered with
   // another stream's operation. Each reports at most one Finding, and returns false if the range must not be touched.
   bool note_read(const void* address, uint64_t bytes, const Operation& now);
@@ -79,7 +84,8 @@ class Memory {
   std::string name_;
   uint64_t capacity_ = 0, base_ = 0, next_ = 0, delta_ = 0, in_use_ = 0;
   int file_ = -1;
-  Page* pages_ = nullptr;  // one per page_bytes of the range
+  std::atomic<uint64_t> seen_by_ = 0;  // bit per device
+  Page* pages_ = nullptr;              // one per page_bytes of the range
   mutable std::mutex mutex_;
   std::map<uint64_t, Allocation> allocations_;
   std::map<uint64_t, int> protected_;  // pages, and how many copies hold them

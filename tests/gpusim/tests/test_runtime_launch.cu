@@ -237,3 +237,103 @@ TEST_CASE("Attributes of a launch") {
   ok(cudaFree(device));
   cudaGetLastError();
 }
+
+TEST_CASE("Kernels touch another device's memory only where that was enabled") {
+  Quiet quiet;
+  ok(cudaSetDevice(1));
+  int* there = on_device<int>(64);
+  ok(cudaSetDevice(0));
+  int can = 0;
+  ok(cudaDeviceCanAccessPeer(&can, 0, 1));
+  CHECK(can == 1);
+  ok(cudaDeviceEnablePeerAccess(1, 0));
+  CHECK(cudaDeviceEnablePeerAccess(1, 0) == cudaErrorPeerAccessAlreadyEnabled);
+  fill<<<1, 64>>>(there, 64, 0);
+  ok(cudaDeviceSynchronize());
+  CHECK(on_host(there, 64)[63] == 63);
+  ok(cudaDeviceDisablePeerAccess(1));
+  CHECK(gpusim::take_findings().empty());
+  fill<<<1, 64>>>(there, 64, 0);
+  CHECK(cudaDeviceSynchronize() == cudaErrorIllegalAddress);
+  CHECK(taken(Finding::What::out_of_bounds) == 1);
+  ok(cudaDeviceReset());
+  cudaGetLastError();
+}
+
+TEST_CASE("Kernels read and write pinned memory in its place") {
+  Quiet quiet;
+  int* host = pinned<int>(64);
+  int* device = nullptr;
+  ok(cudaHostGetDevicePointer(&device, host, 0));
+  fill<<<1, 64>>>(device, 64, 7);
+  ok(cudaDeviceSynchronize());
+  CHECK(host[63] == 70);
+  ok(cudaFreeHost(host));
+  CHECK(gpusim::take_findings().empty());
+}
+
+TEST_CASE("A captured kernel is replayed, with the arguments of the capture or later ones") {
+  for (const uint64_t seed : {0, 1, 2}) {
+    Quiet quiet(seed);
+    Stream stream;
+    int* device = on_device<int>(64);
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t exec = nullptr;
+    int value = 5, count = 64;
+    ok(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
+    fill<<<1, 64, 0, stream>>>(device, count, value);
+    ok(cudaStreamEndCapture(stream, &graph));
+    ok(cudaGraphInstantiate(&exec, graph, 0));
+    ok(cudaGraphLaunch(exec, stream));
+    ok(cudaStreamSynchronize(stream));
+    CHECK(on_host(device, 64)[1] == 6);
+    cudaGraphNode_t node = nullptr;
+    size_t nodes = 1;
+    ok(cudaGraphGetNodes(graph, &node, &nodes));
+    value = 8;
+    void* arguments[] = {&device, &count, &value};
+    cudaKernelNodeParams parameters = {};
+    parameters.func = reinterpret_cast<void*>(fill);
+    parameters.gridDim = 1;
+    parameters.blockDim = 64;
+    parameters.kernelParams = arguments;
+    ok(cudaGraphExecKernelNodeSetParams(exec, node, &parameters));
+    ok(cudaGraphLaunch(exec, stream));
+    ok(cudaStreamSynchronize(stream));
+    CHECK(on_host(device, 64)[1] == 9);
+    ok(cudaGraphExecDestroy(exec));
+    ok(cudaGraphDestroy(graph));
+    ok(cudaFree(device));
+    CHECK(gpusim::take_findings().empty());
+  }
+}
+
+namespace {
+__global__ void add_into(int* to, const int* from, int n) {
+  const int i = static_cast<int>(threadIdx.x);
+  if (i < n) to[i] += from[i];
+}
+}  // namespace
+
+TEST_CASE("A missing event between a copy and the kernel that needs it is found in every order") {
+  for (uint64_t seed = 0; seed < 8; ++seed) {
+    Quiet quiet(seed);
+    Stream copies, kernels;
+    Event copied, used;
+    int *from = on_device<int>(64), *to = on_device<int>(64), *host = pinned<int>(64);
+    ok(cudaMemset(to, 0, 256));
+    ok(cudaDeviceSynchronize());
+    std::fill_n(host, 64, 3);
+    for (const bool with_event : {true, false}) {
+      ok(cudaMemcpyAsync(from, host, 256, cudaMemcpyHostToDevice, copies));
+      ok(cudaEventRecord(copied, copies));
+      if (with_event) ok(cudaStreamWaitEvent(kernels, copied, 0));
+      add_into<<<1, 64, 0, kernels>>>(to, from, 64);
+      ok(cudaDeviceSynchronize());
+      CHECK((taken(Finding::What::unordered) > 0) == !with_event);
+    }
+    ok(cudaFree(from));
+    ok(cudaFree(to));
+    ok(cudaFreeHost(host));
+  }
+}
