@@ -126,6 +126,7 @@ class Block {
                     std::byte** at);
   bool locate_param(Warp& w, const Step& s, uint32_t lanes, const uint64_t* address, uint32_t bytes, Touch touch,
                     std::byte** at);
+  std::string describe_shared(uint64_t address) const;
   void count_banks(uint32_t lanes, const uint64_t* address, uint32_t bytes);
   void report_clash(Clash clash, Warp& w, const Step& s, uint32_t lane, uint64_t address, Touch touch,
                     const Other& other, const std::string& place);

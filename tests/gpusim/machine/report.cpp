@@ -89,9 +89,10 @@ void report(Finding finding) {
   std::lock_guard lock(s.mutex);
   // Without a source line the text tells findings apart.
   const std::string& where = finding.file.empty() ? finding.text : finding.file;
-  if (!s.known.insert({finding.what, finding.kernel, where, finding.line, finding.other_file, finding.other_line})
-           .second)
-    return;
+  // Which of two unordered accesses comes second is chance: a pair of lines counts once, whichever way round.
+  std::pair<std::string, uint32_t> a{where, finding.line}, b{finding.other_file, finding.other_line};
+  if (b.second && b < a) std::swap(a, b);
+  if (!s.known.insert({finding.what, finding.kernel, a.first, a.second, b.first, b.second}).second) return;
   if (options().print) print(finding);
   s.findings.push_back(std::move(finding));
 }
