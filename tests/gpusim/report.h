@@ -85,7 +85,8 @@ struct Options {
   bool print = true;
 };
 /// Takes effect at the next launch. Starts from the environment: GPUSIM_SEED, GPUSIM_THREADS, GPUSIM_RACES=0,
-/// GPUSIM_INITIALISED=0, GPUSIM_QUIET=1.
+/// GPUSIM_INITIALISED=0, GPUSIM_QUIET=1. GPUSIM_SUMMARY=1 prints the launches and their instructions when the program
+/// ends.
 Options& options();
 
 }  // namespace gpusim
