@@ -32,7 +32,7 @@ struct Finding {
   std::string kernel;  ///< demangled name; empty for what is no kernel
   std::string file;    ///< the source line of the instruction, as -lineinfo gives it
   uint32_t line = 0;
-  std::string other_file;  ///< race, unordered: the other access
+  std::string other_file;  ///< race: the other access, the earlier one in this run: which it is depends on the schedule
   uint32_t other_line = 0;
   uint64_t address = 0;
   std::array<uint32_t, 3> block{}, thread{};
@@ -85,7 +85,8 @@ struct Options {
   bool print = true;
 };
 /// Takes effect at the next launch. Starts from the environment: GPUSIM_SEED, GPUSIM_THREADS, GPUSIM_RACES=0,
-/// GPUSIM_INITIALISED=0, GPUSIM_QUIET=1.
+/// GPUSIM_INITIALISED=0, GPUSIM_QUIET=1. GPUSIM_SUMMARY=1 prints the launches and their instructions when the program
+/// ends.
 Options& options();
 
 }  // namespace gpusim

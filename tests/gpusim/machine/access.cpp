@@ -80,6 +80,8 @@ void store_element(const Step& s, Lanes& w, uint32_t lanes, std::byte* const* at
   }
 }
 
+std::string bytes_text(uint32_t n) { return fmt::format("{} byte{}", n, n == 1 ? "" : "s"); }
+
 const char* verb(Touch touch) { return touch == Touch::read ? "reads" : touch == Touch::write ? "writes" : "updates"; }
 
 }  // namespace
@@ -156,7 +158,8 @@ bool Block::locate(Warp& w, const Step& s, uint32_t lanes, Space space, const ui
     same &= rest;
     rest &= ~same;
     uint64_t inside[warp_size];
-    for (int l = 0; l < warp_size; ++l) inside[l] = address[l] - (window << 60);
+    // Above the windows there is nothing: what points there keeps its address, for the message.
+    for (int l = 0; l < warp_size; ++l) inside[l] = window < 4 ? address[l] - (window << 60) : address[l];
     if (!locate(w, s, same, window < 4 ? of_window[window] : Space::global, inside, bytes, touch, values, at))
       return false;
   }
@@ -180,8 +183,10 @@ void Block::report_clash(Clash clash, Warp& w, const Step& s, uint32_t lane, uin
   const auto& grid = launch_.grid;
   std::string who = "other blocks";
   if (other.block != many_blocks) {
-    const auto t = thread_of(warps_[other.warp], other.lane);
-    const std::string thread = fmt::format("thread ({}, {}, {})", t[0], t[1], t[2]);
+    const bool several = other.lane == many_lanes;
+    const auto t = thread_of(warps_[other.warp], several ? 0 : other.lane);
+    const std::string thread =
+        fmt::format("{}({}, {}, {})", several ? "threads of the warp from " : "thread ", t[0], t[1], t[2]);
     who = other.block == linear_ ? thread
                                  : fmt::format("{} of block ({}, {}, {})", thread, other.block % grid[0],
                                                other.block / grid[0] % grid[1], other.block / grid[0] / grid[1]);
@@ -214,9 +219,9 @@ bool Block::locate_global(Warp& w, const Step& s, uint32_t lanes, const uint64_t
     Memory* const memory = memory_of(reinterpret_cast<void*>(address[first]));
     if (!memory) {
       find(Finding::What::out_of_bounds, w, s, first,
-           fmt::format(
-               "{} {} bytes at {:#x}, which is {}", verb(touch), bytes, address[first],
-               address[first] < page_bytes ? "next to the null pointer" : "no address of a device (of the host?)"),
+           fmt::format("{} {} at {:#x}, which is {}", verb(touch), bytes_text(bytes), address[first],
+                       address[first] < page_bytes ? "the null pointer, or next to it"
+                                                   : "no address of a device (of the host?)"),
            true, nullptr, address[first]);
       return false;
     }
@@ -235,11 +240,14 @@ bool Block::locate_global(Warp& w, const Step& s, uint32_t lanes, const uint64_t
     if (page.state != Page::State::live) wrong = same;
     if (wrong) {
       const int l = std::countr_zero(wrong);
-      const bool freed = page.state == Page::State::freed && address[l] % page_bytes + bytes <= page.bytes;
+      const bool starts_inside = address[l] % page_bytes < page.bytes;
+      const bool inside = address[l] % page_bytes + bytes <= page.bytes;
+      const bool freed = page.state == Page::State::freed && inside;
       page.unlock();
       find(freed ? Finding::What::use_after_free : Finding::What::out_of_bounds, w, s, l,
-           fmt::format("{} {} bytes at {}", verb(touch), bytes, memory->describe(address[l])), true, nullptr,
-           address[l]);
+           fmt::format("{} {} at {}{}", verb(touch), bytes_text(bytes), memory->describe(address[l]),
+                       starts_inside && !inside ? ", which ends before that" : ""),
+           true, nullptr, address[l]);
       return false;
     }
     // Constant memory is cached apart, and nobody writes it.
@@ -313,6 +321,26 @@ bool Block::same_bytes(const Warp& w, uint64_t address, uint32_t n, uint32_t lan
   return std::memcmp(there, value, n) == 0;
 }
 
+// An address of shared memory in words. One that is negative as 32 bits lies before the first variable.
+std::string Block::describe_shared(uint64_t address) const {
+  const std::string at = fmt::format("shared memory at {:#x}", address);
+  if (shared_ranges_.empty()) return at + ", where the block has none";
+  auto name = [&](const Kernel::Range& r) {
+    const std::string full = demangled(r.name), scope = kernel_.info.name + "::";
+    return full.starts_with(scope) ? full.substr(scope.size()) : full;
+  };
+  const int64_t place = address >> 32 ? static_cast<int64_t>(address) : static_cast<int32_t>(address);
+  const Kernel::Range* range = &shared_ranges_[0];
+  for (const Kernel::Range& r : shared_ranges_)
+    if (r.begin <= place) range = &r;
+  if (place < range->begin)
+    return fmt::format("{}, {} bytes before the start of {}", at, range->begin - place, name(*range));
+  if (place < range->end) return fmt::format("{} (byte {} of {})", at, place - range->begin, name(*range));
+  const std::string behind =
+      place == range->end ? "just at" : fmt::format("{} bytes behind", place - static_cast<int64_t>(range->end));
+  return fmt::format("{}, {} the end of {}, which has {} bytes", at, behind, name(*range), range->end - range->begin);
+}
+
 bool Block::locate_shared(Warp& w, const Step& s, uint32_t lanes, const uint64_t* address, uint32_t bytes, Touch touch,
                           const std::byte* values, std::byte** at) {
   const Kernel::Range* range = nullptr;
@@ -328,13 +356,8 @@ bool Block::locate_shared(Warp& w, const Step& s, uint32_t lanes, const uint64_t
   });
   if (wrong) {
     const int l = std::countr_zero(wrong);
-    std::string where = "there is none";
-    for (const Kernel::Range& r : shared_ranges_)
-      if (r.begin <= address[l])
-        where = fmt::format("{} bytes from the start of {}, which has {}", address[l] - r.begin, demangled(r.name),
-                            r.end - r.begin);
     find(Finding::What::out_of_bounds, w, s, l,
-         fmt::format("{} {} bytes of shared memory at {:#x}: {}", verb(touch), bytes, address[l], where), true, nullptr,
+         fmt::format("{} {} of {}", verb(touch), bytes_text(bytes), describe_shared(address[l])), true, nullptr,
          address[l]);
     return false;
   }
@@ -359,8 +382,7 @@ bool Block::locate_shared(Warp& w, const Step& s, uint32_t lanes, const uint64_t
         if (clash == Clash::race && other.writes && values &&
             same_bytes(w, address[l] + b, step, l, other, values + l * bytes + b, values, bytes, address))
           continue;
-        report_clash(clash, w, s, l, address[l] + b, touch, other,
-                     fmt::format("shared memory at {:#x}", address[l] + b));
+        report_clash(clash, w, s, l, address[l] + b, touch, other, describe_shared(address[l] + b));
       }
     });
   }
@@ -399,8 +421,8 @@ bool Block::locate_local(Warp& w, const Step& s, uint32_t lanes, const uint64_t*
   if (wrong) {
     const int l = std::countr_zero(wrong);
     find(Finding::What::out_of_bounds, w, s, l,
-         fmt::format("{} {} bytes of local memory at {:#x}, of which a thread has {}", verb(touch), bytes, address[l],
-                     kernel_.local_storage),
+         fmt::format("{} {} of local memory at {:#x}, of which a thread has {}", verb(touch), bytes_text(bytes),
+                     address[l], kernel_.local_storage),
          true, nullptr, address[l]);
     return false;
   }
@@ -424,7 +446,9 @@ bool Block::locate_param(Warp& w, const Step& s, uint32_t lanes, const uint64_t*
   if (wrong || touch != Touch::read) {
     const int l = std::countr_zero(wrong ? wrong : lanes);
     find(Finding::What::out_of_bounds, w, s, l,
-         fmt::format("{} {} bytes of the parameters at {:#x}", verb(touch), bytes, address[l]), true);
+         fmt::format("{} {} at {:#x} of the parameters, which have {}", verb(touch), bytes_text(bytes), address[l],
+                     bytes_text(static_cast<uint32_t>(launch_.parameters.size()))),
+         true);
     return false;
   }
   for_lanes(lanes, [&](int l) { at[l] = const_cast<std::byte*>(launch_.parameters.data()) + address[l]; });

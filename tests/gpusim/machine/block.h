@@ -126,6 +126,7 @@ class Block {
                     std::byte** at);
   bool locate_param(Warp& w, const Step& s, uint32_t lanes, const uint64_t* address, uint32_t bytes, Touch touch,
                     std::byte** at);
+  std::string describe_shared(uint64_t address) const;
   void count_banks(uint32_t lanes, const uint64_t* address, uint32_t bytes);
   void report_clash(Clash clash, Warp& w, const Step& s, uint32_t lane, uint64_t address, Touch touch,
                     const Other& other, const std::string& place);
@@ -134,6 +135,7 @@ class Block {
   void atomic(Warp& w, const Step& s, uint32_t lanes);       // atomic.cpp
   void load_matrix(Warp& w, const Step& s, uint32_t lanes);  // matrix.cpp
   void store_matrix(Warp& w, const Step& s, uint32_t lanes);
+  void move_fragment(Warp& w, const Step& s, uint32_t lanes);
   void copy_async(Warp& w, const Step& s, uint32_t lanes);
   void copy_wait(Warp& w, uint32_t lanes, uint32_t pending);
   void print(Warp& w, const Step& s, uint32_t lanes);  // print.cpp
@@ -185,7 +187,8 @@ class Block {
   SectorSet block_sectors_;
   uint64_t by_kind_[static_cast<int>(Kind::count)] = {};
   uint64_t thread_instructions_ = 0;
-  uint64_t clock_ = 0;                                       // steps of this block: what %clock reads
+  uint64_t clock_ = 0;  // steps of this block, but for those of the slice that runs
+  uint64_t now_ = 0;    // all of them: what %clock reads
   std::set<std::tuple<uint8_t, uint32_t, uint32_t>> known_;  // findings of this launch, so that texts are made once
 
   friend void finish(Block& block, LaunchReport& total, SectorSet& sectors);

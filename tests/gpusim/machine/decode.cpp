@@ -32,6 +32,19 @@ uint64_t immediate_bits(const Operand& o, uint8_t bytes) {
   return bits;
 }
 
+// The line that a programmer wrote: for what was inlined from the toolkit's headers (atomicAdd, __shfl_sync, CUB) the line
+// that it was inlined at.
+const ptx::Location& in_program(const ptx::Module& module, const ptx::Location& location) {
+  const ptx::Location* where = &location;
+  auto is_toolkit = [&](const std::string& file) {
+    return file.find("/include/") != std::string::npos &&
+           (file.starts_with("/usr/") || file.find("/cuda") != std::string::npos ||
+            file.find("/targets/") != std::string::npos);
+  };
+  while (where->inlined_at && is_toolkit(module.file(*where))) where = where->inlined_at.get();
+  return *where;
+}
+
 // Which flattened operand is the member mask of an instruction that needs its lanes together; -1: all lanes.
 constexpr int not_collective = -2;
 int members_of(const ptx::Instruction& i, size_t operands) {
@@ -60,8 +73,9 @@ TypeName type_named(std::string_view name) {
 
 void Decoder::refuse(const ptx::Instruction& i, const std::string& why) const {
   const ptx::Module& module = program_.module();
-  fail("{}:{}: in {}: `{}` (line {} of the PTX for sm_{}): {}", module.file(i.location), i.location.line,
-       kernel_.info.name, i.variant(), i.ptx_line, module.target, why);
+  const ptx::Location& where = in_program(module, i.location);
+  fail("{}:{}: in {}: `{}` (line {} of the PTX for sm_{}): {}", module.file(where), where.line, kernel_.info.name,
+       i.variant(), i.ptx_line, module.target, why);
 }
 
 Slot Decoder::new_slot(uint8_t bytes) {
@@ -158,10 +172,16 @@ void Decoder::set_operands(Step& step, const std::vector<Slot>& slots) {
 Step Decoder::start(Frame& frame, const ptx::Instruction& i) {
   Step step;
   const ptx::Module& module = program_.module();
-  const auto [it, is_new] = sites_.try_emplace({i.location.file, i.location.line, i.variant()});
+  const ptx::Location& where = in_program(module, i.location);
+  std::string text = i.variant();
+  if (&where != &i.location) {
+    const std::string& header = module.file(i.location);
+    text += fmt::format(" ({}:{})", header.substr(header.rfind('/') + 1), i.location.line);
+  }
+  const auto [it, is_new] = sites_.try_emplace({where.file, where.line, text});
   if (is_new) {
     it->second = static_cast<uint32_t>(kernel_.sites.size());
-    kernel_.sites.push_back({module.file(i.location), i.location.line, i.variant()});
+    kernel_.sites.push_back({module.file(where), where.line, text});
   }
   step.site = it->second;
   if (i.guard >= 0) {

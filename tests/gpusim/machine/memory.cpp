@@ -201,15 +201,23 @@ bool Memory::release_page(uint64_t address) {
 }
 
 std::string Memory::describe(uint64_t address) const {
-  const auto a = find(reinterpret_cast<const void*>(address));
-  if (!a) return fmt::format("{:#x}, which no allocation of {} is near", address, name_);
-  const std::string what = fmt::format("{} bytes of {} at {:#x}", a->bytes, a->name, a->address);
-  if (address < a->address + a->bytes)
-    return a->freed_by ? fmt::format("{:#x}, {} bytes into {}, freed by {}", address, address - a->address, what,
-                                     name_of_operation(a->freed_by))
-                       : fmt::format("{:#x}, {} bytes into {}", address, address - a->address, what);
-  return fmt::format("{:#x}, {} bytes behind the end of {}{}", address, address - a->address - a->bytes, what,
-                     a->freed_by ? " (freed)" : "");
+  std::lock_guard lock(mutex_);
+  auto text = [](const Allocation& a) {
+    return fmt::format("{} bytes of {} at {:#x}{}", a.bytes, a.name, a.address,
+                       a.freed_by ? fmt::format(", freed by {}", name_of_operation(a.freed_by)) : "");
+  };
+  const auto next = allocations_.upper_bound(address);
+  if (next != allocations_.begin()) {
+    const Allocation& a = std::prev(next)->second;
+    const uint64_t from_start = address - a.address;
+    if (from_start < a.bytes) return fmt::format("{:#x}, {} bytes into {}", address, from_start, text(a));
+    const uint64_t behind = from_start - a.bytes;
+    if (next == allocations_.end() || behind < next->first - address)
+      return behind ? fmt::format("{:#x}, {} bytes behind the end of {}", address, behind, text(a))
+                    : fmt::format("{:#x}, just at the end of {}", address, text(a));
+  }
+  if (next == allocations_.end()) return fmt::format("{:#x}, which no allocation of {} is near", address, name_);
+  return fmt::format("{:#x}, {} bytes before the start of {}", address, next->first - address, text(next->second));
 }
 
 bool Memory::check_range(uint64_t address, uint64_t bytes, const Operation& now, const char* verb) {

@@ -16,6 +16,9 @@ std::string demangled(const std::string& name) {
   char* text = abi::__cxa_demangle(name.c_str(), nullptr, nullptr, &status);
   std::string result = status == 0 ? text : name;
   std::free(text);
+  // nvcc's way to make names of a file its own: _INTERNAL_…::(anonymous namespace)::table
+  if (const size_t end = result.find("::"); result.starts_with("_INTERNAL_") && end != std::string::npos)
+    result.erase(0, end + 2);
   return result;
 }
 

@@ -68,7 +68,7 @@ Clash clash_with_writer(const Cell::Writer& w, const Toucher& t, Other& other) {
 Clash clash_with_readers(const Cell::Reader& r, const Toucher& t, Other& other) {
   if (r.operation == 0) return Clash::none;
   Clash clash = Clash::none;
-  uint32_t warp = std::countr_zero(r.warps | 1u << 31), lane = r.lane == many_lanes ? 0 : r.lane;
+  uint32_t warp = std::countr_zero(r.warps | 1u << 31), lane = r.lane;
   if (r.operation == t.id) {
     if (r.block == no_block || (r.strong && t.strong)) return Clash::none;
     if (r.block == many_blocks) {

@@ -86,7 +86,7 @@ enum class Clash : uint8_t { none, uninitialised, race, unordered };
 /// Notes a read or write. `with_site` and `with` tell of the other access if there is a clash.
 struct Other {
   uint32_t operation = 0, block = no_block, site = 0;
-  uint32_t warp = 0, lane = 0;
+  uint32_t warp = 0, lane = 0;  // lane: or many_lanes
   bool writes = false;
 };
 Clash note_read(Cell& cell, const Toucher& t, Other& other);

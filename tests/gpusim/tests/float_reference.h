@@ -30,7 +30,7 @@ template <class F, class... A>
 uint64_t apply(const FloatRules& rules, F&& f, A... bits) {
   const exact::Format& format = *rules.format;
   uint64_t result = exact::encode(
-      format, f(exact::decode(format, rules.ftz ? exact::flush(format, bits) : uint64_t{bits})..., rules.rounding),
+      format, f(exact::decode(format, rules.ftz ? exact::flush(format, bits) : static_cast<uint64_t>(bits))..., rules.rounding),
       rules.rounding);
   if (rules.ftz) result = exact::flush(format, result);
   if (rules.relu && (result & format.sign()) != 0 && result != format.nan) result = 0;
