@@ -130,8 +130,8 @@ class Block {
   void count_banks(uint32_t lanes, const uint64_t* address, uint32_t bytes);
   void report_clash(Clash clash, Warp& w, const Step& s, uint32_t lane, uint64_t address, Touch touch,
                     const Other& other, const std::string& place);
-  bool same_bytes(const Warp& w, uint64_t address, uint32_t n, uint32_t lane, const Other& other,
-                  const std::byte* value, const std::byte* values, uint32_t bytes, const uint64_t* all) const;
+  bool matters(Clash clash, const Warp& w, uint64_t address, uint32_t n, uint32_t lane, const Other& other,
+               const std::byte* values, uint32_t bytes, const uint64_t* all) const;
   void atomic(Warp& w, const Step& s, uint32_t lanes);       // atomic.cpp
   void load_matrix(Warp& w, const Step& s, uint32_t lanes);  // matrix.cpp
   void store_matrix(Warp& w, const Step& s, uint32_t lanes);
