@@ -26,6 +26,37 @@ TEST_CASE("cublasLt: scales are read when it runs") {
   CHECK(cudaStreamDestroy(stream) == cudaSuccess);
 }
 
+TEST_CASE("cublasLt: in a graph it runs when the graph does") {
+  Call x = f32();
+  cudaStream_t stream;
+  cudaGraph_t graph;
+  cudaGraphExec_t executable;
+  REQUIRE(cudaStreamCreate(&stream) == cudaSuccess);
+  REQUIRE(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) == cudaSuccess);
+  REQUIRE(x.matmul(stream) == CUBLAS_STATUS_SUCCESS);
+  x.op.set(CUBLASLT_MATMUL_DESC_TRANSA, int32_t(CUBLAS_OP_N));  // the descriptors are not needed any more
+  x.one = 100;
+  REQUIRE(cudaStreamEndCapture(stream, &graph) == cudaSuccess);
+  REQUIRE(cudaGraphInstantiate(&executable, graph, 0) == cudaSuccess);
+  REQUIRE(cudaMemset(x.dd.get(), 0, sizeof(float)) == cudaSuccess);
+  CHECK(x.dd.value() == 0);
+  double expected = x.c(0, 0, 0);
+  for (int k = 0; k < 64; ++k) expected += x.a(0, k, 0) * x.b(0, k, 0);
+  for (int run = 0; run < 2; ++run) {
+    REQUIRE(cudaGraphLaunch(executable, stream) == cudaSuccess);
+    REQUIRE(cudaStreamSynchronize(stream) == cudaSuccess);
+    CHECK(x.dd.value() == float(expected));
+    x.dd.set(0);
+  }
+  CHECK(expected != 0);
+  CHECK(cudaGraphExecDestroy(executable) == cudaSuccess);
+  CHECK(cudaGraphDestroy(graph) == cudaSuccess);
+  CHECK(cudaStreamDestroy(stream) == cudaSuccess);
+  CHECK(x.matmul(stream) == CUBLAS_STATUS_EXECUTION_FAILED);
+  cudaGetLastError();
+  findings();
+}
+
 TEST_CASE("cublasLt: a handle belongs to the device it was made on") {
   int devices = 0;
   REQUIRE(cudaGetDeviceCount(&devices) == cudaSuccess);
