@@ -52,7 +52,8 @@ TEST_CASE("cublasLt: in a graph it runs when the graph does") {
   CHECK(cudaGraphExecDestroy(executable) == cudaSuccess);
   CHECK(cudaGraphDestroy(graph) == cudaSuccess);
   CHECK(cudaStreamDestroy(stream) == cudaSuccess);
-  CHECK(x.matmul(stream) == CUBLAS_STATUS_EXECUTION_FAILED);
+  x.op.set(CUBLASLT_MATMUL_DESC_TRANSA, int32_t(CUBLAS_OP_T));
+  CHECK(x.matmul(stream) == CUBLAS_STATUS_EXECUTION_FAILED);  // the stream is gone
   cudaGetLastError();
   findings();
 }
