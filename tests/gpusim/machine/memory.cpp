@@ -44,7 +44,8 @@ void on_segmentation_fault(int signal, siginfo_t* info, void* context) {
     Finding f;
     f.what = Finding::What::host_access;
     f.address = address;
-    if (memory->release_page(address)) {
+    if (bool held = false; memory->release_page(address, held)) {
+      if (!held) return;
       f.text = fmt::format(
           "the host touches {:#x}, pinned memory that a pending copy still reads or writes: "
           "synchronise first",
@@ -183,6 +184,11 @@ void Memory::protect(const void* address, uint64_t bytes, bool on) {
   if (on) install_handler();
   const uint64_t first = reinterpret_cast<uint64_t>(address) / page_bytes * page_bytes;
   const uint64_t last = (reinterpret_cast<uint64_t>(address) + bytes - 1) / page_bytes * page_bytes;
+  const std::pair range{reinterpret_cast<uint64_t>(address), reinterpret_cast<uint64_t>(address) + bytes - 1};
+  if (on)
+    held_.push_back(range);
+  else if (const auto found = std::find(held_.begin(), held_.end(), range); found != held_.end())
+    held_.erase(found);
   for (uint64_t p = first; p <= last; p += page_bytes) {
     int& count = protected_[p];
     count += on ? 1 : -1;
@@ -192,10 +198,11 @@ void Memory::protect(const void* address, uint64_t bytes, bool on) {
   }
 }
 
-bool Memory::release_page(uint64_t address) {
+bool Memory::release_page(uint64_t address, bool& held) {
   // No lock: this is a signal handler, and the thread that faulted holds none of ours in ordinary code.
   const uint64_t p = address / page_bytes * page_bytes;
   if (!protected_.contains(p)) return false;
+  for (const auto& [begin, end] : held_) held |= address >= begin && address <= end;
   mprotect(reinterpret_cast<void*>(p), page_bytes, PROT_READ | PROT_WRITE);
   return true;
 }

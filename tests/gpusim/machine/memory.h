@@ -72,8 +72,8 @@ class Memory {
   Page& page(uint64_t address) const { return pages_[(address - base_) / page_bytes]; }
   /// An address in words: which allocation it is in, or how far behind one.
   std::string describe(uint64_t address) const;
-  /// Gives a protected page back to the host that touched it; false if it is not protected.
-  bool release_page(uint64_t address);
+  /// Gives a protected page back to the host that touched it. `held`: a copy needs that very byte, not only the page.
+  bool release_page(uint64_t address, bool& held);
 
  private:
   bool check_range(uint64_t address, uint64_t bytes, const Operation& now, const char* verb);
@@ -88,7 +88,8 @@ class Memory {
   Page* pages_ = nullptr;              // one per page_bytes of the range
   mutable std::mutex mutex_;
   std::map<uint64_t, Allocation> allocations_;
-  std::map<uint64_t, int> protected_;  // pages, and how many copies hold them
+  std::vector<std::pair<uint64_t, uint64_t>> held_;  // the ranges that are protected: first and last byte
+  std::map<uint64_t, int> protected_;                // pages, and how many copies hold them
 };
 
 /// The Memory (of a device, or the pinned one) that an address lies in, or null.

@@ -2,7 +2,8 @@
 
 using namespace gpusim;
 
-// Managed memory is not there: host accesses to it could not be checked, and device memory must mean nothing to the host.
+// There is no managed memory: host accesses to it could not be checked, and device memory must mean nothing to the
+// host.
 
 namespace {
 cudaError_t refused(std::string_view call) {

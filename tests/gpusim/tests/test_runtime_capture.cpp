@@ -127,6 +127,23 @@ TEST_CASE("Branches of a graph that touch the same memory are found, at every re
   }
 }
 
+TEST_CASE("Replays of one graph stand after one another, whatever their streams") {
+  for (uint64_t seed = 0; seed < 10; ++seed) {
+    Quiet quiet(seed);
+    Stream a, b;
+    Log log;
+    Graph graph;
+    begin(a);
+    log.add(a, 0);
+    log.add(a, 1);
+    graph.end(a);
+    ok(cudaGraphLaunch(graph.exec, a));
+    ok(cudaGraphLaunch(graph.exec, b));
+    ok(cudaDeviceSynchronize());
+    CHECK(log.numbers == std::vector{0, 1, 0, 1});
+  }
+}
+
 TEST_CASE("A fork that does not come back ends the capture in an error") {
   Quiet quiet;
   Stream a, b;

@@ -11,6 +11,8 @@
 namespace {
 
 __global__ void beyond(int* to) { to[100000] = 1; }
+__device__ int first_value = 41;
+__global__ void add_first_value(int* to) { *to = first_value + 1; }
 __global__ void one(int* to) { *to = 1; }
 
 /// The exit status of a skipped test case of this file.
@@ -27,6 +29,14 @@ int status_of(const std::string& environment, const std::string& test_case) {
 TEST_CASE("part: nothing is wrong" * doctest::skip()) {
   one<<<1, 1>>>(on_device<int>(1));
   ok(cudaDeviceSynchronize());
+}
+
+TEST_CASE("part: a kernel reads a variable's first value" * doctest::skip()) {
+  int* device = on_device<int>(1);
+  int value = 0;
+  add_first_value<<<1, 1>>>(device);
+  ok(cudaMemcpy(&value, device, 4, cudaMemcpyDeviceToHost));
+  CHECK(value == 42);
 }
 
 TEST_CASE("part: a fault that nobody waits for" * doctest::skip()) {
@@ -52,6 +62,7 @@ TEST_CASE("part: one device of compute capability 8.0" * doctest::skip()) {
 
 TEST_CASE("What streams still hold at the end is run, and findings that nobody took are the exit status") {
   CHECK(status_of("", "part: nothing is wrong") == 0);
+  CHECK(status_of("", "part: a kernel reads a variable*s first value") == 0);
   CHECK(status_of("GPUSIM_LEAKS=1", "part: nothing is wrong") == 86);
   CHECK(status_of("", "part: a fault that nobody waits for") == 86);
   CHECK(status_of("", "part: a host function that nobody waits for") == 0);

@@ -1,4 +1,5 @@
 #include <atomic>
+#include <memory>
 #include <set>
 #include <thread>
 
@@ -190,6 +191,8 @@ TEST_CASE("Copies in two streams that nothing orders are found; an event, or the
 TEST_CASE("A number of a destroyed stream's queue orders nothing that was not ordered") {
   Quiet quiet;
   int* device = on_device<int>(4);
+  std::vector<std::unique_ptr<Stream>> others;  // they take the numbers of earlier tests
+  for (int i = 0; i < 200; ++i) others.push_back(std::make_unique<Stream>());
   cudaStream_t stream;
   ok(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
   ok(cudaMemsetAsync(device, 0, 16, stream));
@@ -230,6 +233,22 @@ TEST_CASE("A host that touches pinned memory of a pending copy is found") {
   CHECK(taken(Finding::What::host_access) == 1);
   ok(cudaStreamSynchronize(stream));
   host[5] = 3;
+  CHECK(gpusim::take_findings().empty());
+  ok(cudaFree(device));
+  ok(cudaFreeHost(host));
+}
+
+TEST_CASE("A host that touches pinned memory beside that of a pending copy is not") {
+  Quiet quiet;
+  Stream stream;
+  int* device = on_device<int>(4);
+  int* host = pinned<int>(8);  // all in one page
+  ok(cudaMemcpyAsync(host, device, 0, cudaMemcpyDeviceToHost, stream));
+  ok(cudaMemsetAsync(device, 0, 16, stream));
+  ok(cudaMemcpyAsync(host, device, 16, cudaMemcpyDeviceToHost, stream));
+  host[4] = 1;
+  ok(cudaStreamSynchronize(stream));
+  CHECK(host[0] == 0);
   CHECK(gpusim::take_findings().empty());
   ok(cudaFree(device));
   ok(cudaFreeHost(host));
