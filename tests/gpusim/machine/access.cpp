@@ -132,6 +132,7 @@ void Block::load(Warp& w, const Step& s, uint32_t lanes) {
   if (!locate(w, s, lanes, s.space, address, s.bytes * s.count, Touch::read, nullptr, at)) return;
   for (uint32_t e = 0; e < s.count; ++e)
     if (s.op.operands[e] != no_slot) load_element(s, w.lanes, lanes, at, e * s.bytes, s.op.operands[e]);
+  if (s.strong && s.space != Space::shared) ++polls_;
   if (kernel_.hands_over && s.strong && s.space != Space::shared)
     for_lanes(lanes, [&](int l) { take_over(w, address[l], s.acquires); });
 }

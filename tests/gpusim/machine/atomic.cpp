@@ -113,6 +113,7 @@ void Block::atomic(Warp& w, const Step& s, uint32_t lanes) {
   std::byte* at[warp_size];
   addresses(w, s.base, s.base_bytes, s.offset, address);
   if (!locate(w, s, lanes, s.space, address, s.bytes, Touch::atomic, nullptr, at)) return;
+  polls_ += s.space != ptx::Space::shared && s.op.x[0] != no_slot;
   const bool hands = kernel_.hands_over && s.space != ptx::Space::shared;
   if (hands && s.releases) fence(w, s);
   for (uint32_t rest = lanes; rest; rest &= rest - 1) {

@@ -7,6 +7,10 @@
 
 namespace gpusim {
 
+namespace {
+std::string threads_text(uint32_t expected) { return expected ? std::to_string(expected) : "all"; }
+}  // namespace
+
 uint32_t Block::threads_alive() const {
   uint32_t n = 0;
   for (const Warp& w : warps_) n += std::popcount(w.alive);
@@ -22,9 +26,11 @@ void Block::arrive(Warp& w, uint32_t pc, uint32_t lanes, const Step& s) {
   const uint32_t expected = s.op.x[2] == no_slot ? 0 : w.lanes.of<uint32_t>(s.op.x[2])[first];
   if (b.arrived && b.expected != expected)
     return find(Finding::What::divergent_barrier, w, s, first,
-                fmt::format("barrier {} is reached with {} threads expected, and with {} elsewhere", number, expected,
-                            b.expected),
-                true);
+                fmt::format("barrier {} is reached with {} threads expected, and with {} at {}:{}", number,
+                            threads_text(expected), threads_text(b.expected), kernel_.sites[b.site].file,
+                            kernel_.sites[b.site].line),
+                true, &kernel_.sites[b.site]);
+  if (!b.arrived) b.site = s.site;
   b.expected = expected;
   b.arrived += std::popcount(lanes);
   b.warps |= 1u << w.index;
@@ -83,38 +89,38 @@ void Block::complete_all() {
 void Block::stuck() {
   const Warp* where = nullptr;
   const Group* group = nullptr;
-  // A warp whose lanes parted is to blame before one that waits for it.
+  // A warp whose lanes parted is to blame before one that waits for it, then the one that stands first in the kernel.
+  auto rank = [](const Group& g) { return std::pair(g.wait == Group::Wait::barrier, g.pc); };
   for (const Warp& w : warps_)
     for (const Group& g : w.groups)
-      if (!group || (g.wait != Group::Wait::barrier && group->wait == Group::Wait::barrier)) where = &w, group = &g;
+      if (!group || rank(g) < rank(*group)) where = &w, group = &g;
   if (!group) return;
   const Step& s = kernel_.steps[group->pc];
   const int lane = std::countr_zero(group->mask);
-  std::string others;
-  std::set<std::string> told;
+  std::map<uint32_t, const Site*> others_at;  // by step
   for (const Warp& w : warps_)
-    for (const Group& g : w.groups) {
-      const Site& site = kernel_.sites[kernel_.steps[g.pc].site];
-      if (&g != group && kernel_.steps[g.pc].site != s.site &&
-          told.insert(fmt::format("{}:{}", site.file, site.line)).second)
-        others += fmt::format("{} {} at line {}", others.empty() ? "; others wait in" : ",", site.text, site.line);
-    }
+    for (const Group& g : w.groups)
+      if (kernel_.steps[g.pc].site != s.site) others_at[g.pc] = &kernel_.sites[kernel_.steps[g.pc].site];
+  std::string others;
+  for (const auto& [pc, site] : others_at)
+    others += fmt::format("{} {} at line {}", others.empty() ? "; others wait in" : ",", site->text, site->line);
+  const Site* other = others_at.empty() ? nullptr : others_at.begin()->second;
   if (group->wait == Group::Wait::members)
     find(Finding::What::wrong_members, *where, s, lane,
          fmt::format("the lanes {:#010x} wait for {:#010x}, which do not come{}", group->mask,
                      group->members & where->alive & ~group->mask, others),
-         true);
+         true, other);
   else if (group->wait == Group::Wait::whole_warp)
     find(Finding::What::divergent_barrier, *where, s, lane,
          fmt::format("the lanes {:#010x} of a warp wait at a barrier that its lanes {:#010x} do not reach{}",
                      group->mask, where->alive & ~group->mask, others),
-         true);
+         true, other);
   else {
     const Barrier& b = barriers_[group->barrier];
     find(Finding::What::divergent_barrier, *where, s, lane,
          fmt::format("{} of {} threads have reached the barrier, and the others never will{}", b.arrived,
                      b.expected ? b.expected : threads_alive(), others),
-         true);
+         true, other);
   }
 }
 

@@ -119,7 +119,11 @@ void Block::set_specials() {
 
 bool Block::run(uint64_t steps) {
   const uint64_t slice = 4096;
-  while (steps > 0) {
+  // Of a block that does hardly anything but look at a flag, so many steps are enough.
+  constexpr uint64_t patience = 2000, polls_seldom = 16;
+  polls_ = 0;
+  for (const uint64_t begin = clock_; steps > 0;) {
+    if (clock_ - begin > patience && polls_ > (clock_ - begin) / polls_seldom) return false;
     bool moved = false, alive = false;
     if (running_.seed) std::shuffle(order_.begin(), order_.end(), random_);
     for (uint32_t i : order_) {

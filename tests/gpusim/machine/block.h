@@ -87,6 +87,9 @@ class Block {
   void hang();
 
   uint32_t linear() const { return linear_; }
+  uint64_t steps() const { return clock_; }
+  /// Its last run looked at memory in a way that may be waiting for another block.
+  bool may_wait() const { return polls_ > 0; }
   LaunchReport counters;
   SectorSet launch_sectors;
 
@@ -105,6 +108,7 @@ class Block {
     uint32_t arrived = 0, expected = 0;  ///< threads; expected 0: all of the block
     uint32_t votes = 0;                  ///< threads whose predicate is true
     uint32_t warps = 0;
+    uint32_t site = 0;  ///< who came first
   };
   void arrive(Warp& w, uint32_t pc, uint32_t lanes, const Step& s);
   bool complete(uint32_t number);
@@ -146,6 +150,7 @@ class Block {
   // order.cpp: what blocks know of one another
   void fence(Warp& w, const Step& s);
   void take_seen(Warp& w);
+  void acquire(Warp& w, const Acquired& what);
   void hand_over(Warp& w, uint64_t address);
   void take_over(Warp& w, uint64_t address, bool now);
 
@@ -189,6 +194,7 @@ class Block {
   uint64_t thread_instructions_ = 0;
   uint64_t clock_ = 0;  // steps of this block, but for those of the slice that runs
   uint64_t now_ = 0;    // all of them: what %clock reads
+  uint64_t polls_ = 0;  // strong reads of global memory in this run
   std::set<std::tuple<uint8_t, uint32_t, uint32_t>> known_;  // findings of this launch, so that texts are made once
 
   friend void finish(Block& block, LaunchReport& total, SectorSet& sectors);

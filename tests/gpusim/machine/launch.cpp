@@ -51,7 +51,7 @@ class Worker {
   std::vector<std::unique_ptr<Block>> all;  // with their counters
 
  private:
-  // One block at a time, as long as it comes to its end. Where it waits for another (a look-back, a spin lock), more
+  // One block at a time, as long as it comes to its end. Where it may wait for another (a look-back, a spin lock), more
   // blocks begin and take turns.
   void work() {
     std::vector<Block*> active, idle;
@@ -68,24 +68,28 @@ class Worker {
           active.push_back(idle.back());
           idle.pop_back();
           active.back()->start(order_[k]);
+          since = 0;
         } else if (active.empty()) {
           return;
         }
       }
+      all_spun_ = true;
       for (size_t k = 0; k < active.size();) {
-        if (active[k]->run(time_slice)) {
+        const uint64_t before = active[k]->steps();
+        const bool ended = active[k]->run(time_slice);
+        since += active[k]->steps() - before;
+        if (ended) {
           idle.push_back(active[k]);
           active.erase(active.begin() + k);
           ++running_.progress;
         } else {
+          all_spun_ &= active[k]->may_wait();
           ++k;
         }
         if (running_.stop.load(std::memory_order_relaxed)) return;
-        since += time_slice;
       }
-      all_spun_ = !active.empty();
       if (const uint64_t now = running_.progress; now != seen) seen = now, since = 0;
-      if (since > options().hang_after && next_ >= order_.size()) {
+      if (since > options().hang_after && (next_ >= order_.size() || !all_spun_) && !active.empty()) {
         active.front()->hang();
         return;
       }

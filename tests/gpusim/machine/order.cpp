@@ -2,6 +2,8 @@
 // them; a strong read and then a fence (or a barrier) take it over. A strong write alone hands over what was read before it: a
 // block that waits for its value and then overwrites what the other one read does so too late to change it, since the value
 // depends on what was read (in-place algorithms with a look-back rest on this).
+#include <algorithm>
+
 #include "gpusim/machine/block.h"
 
 namespace gpusim {
@@ -16,9 +18,18 @@ void Block::fence(Warp& w, const Step& s) {
   w.has_released = true;
 }
 
+// What comes from another warp of this very block is for the warp alone that took it over: the others have not seen it.
+void Block::acquire(Warp& w, const Acquired& what) {
+  acquired_.join(what);
+  const auto own = what.of.find(linear_);
+  if (own == what.of.end()) return;
+  for (uint32_t v = 0; v < w.clock.size(); ++v)
+    if (v != w.index) w.clock[v] = std::max(w.clock[v], own->second[v]);
+}
+
 void Block::take_seen(Warp& w) {
   if (!w.has_seen) return;
-  acquired_.join(w.seen);
+  acquire(w, w.seen);
   w.has_seen = false;
 }
 
@@ -41,7 +52,7 @@ void Block::take_over(Warp& w, uint64_t address, bool now) {
   if (it == running_.handed.end()) return;
   acquired_reads_.join(it->second.reads);
   if (now) {
-    acquired_.join(it->second.all);
+    acquire(w, it->second.all);
   } else {
     if (!w.has_seen) w.seen.of.clear();
     w.seen.join(it->second.all);
