@@ -26,6 +26,7 @@ struct Running {
   uint64_t seed = 0;
   std::atomic<bool> stop = false;                 ///< a fault ended the launch
   Finding::What fault = Finding::What::deadlock;  ///< the first one that did
+  std::vector<std::atomic<uint64_t>> waited;      ///< of each worker: steps since a block finished
   std::atomic<uint64_t> progress = 0;             ///< blocks that finished
 
   // What blocks hand over to one another: for an address of a strong write, the writer's knowledge.
