@@ -120,14 +120,18 @@ void Block::set_specials() {
 bool Block::run(uint64_t steps) {
   const uint64_t slice = 4096;
   while (steps > 0) {
-    bool moved = false, alive = false;
+    bool moved = false, alive = false, awake = false;
+    const uint64_t changes = counters.global_store_requests + counters.barriers;
     if (running_.seed) std::shuffle(order_.begin(), order_.end(), random_);
     for (uint32_t i : order_) {
       Warp& w = warps_[i];
       if (!w.alive) continue;
       const uint64_t turn = running_.seed ? 1 + random_() % 256 : slice;
       const uint64_t before = clock_;
-      moved |= run_warp(w, turn) != 0;
+      w.paused = false;
+      const bool ran = run_warp(w, turn) != 0;
+      moved |= ran;
+      awake |= ran && !w.paused;
       steps -= std::min(steps, std::max<uint64_t>(1, clock_ - before));
       if (running_.stop.load(std::memory_order_relaxed)) return true;
       alive |= w.alive != 0;
@@ -142,6 +146,7 @@ bool Block::run(uint64_t steps) {
       stuck();
       return true;
     }
+    if (!awake && counters.global_store_requests + counters.barriers == changes) return false;
   }
   return false;
 }

@@ -50,6 +50,7 @@ struct Warp {
   uint32_t alive = 0;  ///< lanes that have not ended
   std::vector<Group> groups;
   bool ran_out = false;  ///< its last slice ended in the middle
+  bool paused = false;   ///< its last slice ended where it waits for others
   uint32_t turn = 0;     ///< which group goes first after a slice ran out, so that none waits for ever
   WarpClock clock{};
   std::vector<std::byte> local;        ///< of each lane in turn
@@ -79,13 +80,15 @@ class Block {
   Block(Running& running);
   /// Begins block number `linear` of the grid.
   void start(uint32_t linear);
-  /// Goes on for about so many steps. True when the block has ended (or a fault stopped the launch).
+  /// Goes on for about so many steps, or until it only waits for other blocks. True when the block has ended (or a fault
+  /// stopped the launch).
   bool run(uint64_t steps);
 
   /// Reports that the launch does not come to its end, and stops it.
   void hang();
 
   uint32_t linear() const { return linear_; }
+  uint64_t clock() const { return clock_; }
   LaunchReport counters;
   SectorSet launch_sectors;
 

@@ -308,8 +308,11 @@ void Decoder::decode(Frame& frame, const ptx::Instruction& i) {
     const bool wide = i.has("gl") || i.has("sys") || i.has("gpu") || i.has("cluster");
     step.releases = step.acquires = wide && !i.has("proxy");
     kernel_.hands_over |= step.releases;
-  } else if (op == "nanosleep" || op == "prefetch" || op == "prefetchu" || op == "pmevent" || op == "griddepcontrol" ||
-             op == "setmaxnreg" || op == "discard" || op == "applypriority") {
+    if (!step.releases) step.action = Action::pause;
+  } else if (op == "nanosleep") {
+    step.action = Action::pause;
+  } else if (op == "prefetch" || op == "prefetchu" || op == "pmevent" || op == "griddepcontrol" || op == "setmaxnreg" ||
+             op == "discard" || op == "applypriority") {
     step.action = Action::nothing;
   } else if (op == "mov" && i.operands.size() == 2 && i.operands[1].kind == Operand::Kind::special &&
              (i.operands[1].name.starts_with("clock") || i.operands[1].name.starts_with("globaltimer"))) {

@@ -14,7 +14,8 @@ namespace gpusim {
 enum class Action : uint8_t {
   arithmetic,
   branch,
-  nothing,  // nanosleep, prefetch …
+  nothing,  // prefetch …
+  pause,    // nanosleep, and a fence of the block alone: what stands in loops that wait for another block
   trap,
   fence,
   clock,

@@ -73,7 +73,10 @@ class Worker {
         }
       }
       for (size_t k = 0; k < active.size();) {
-        if (active[k]->run(time_slice)) {
+        const uint64_t before = active[k]->clock();
+        const bool ended = active[k]->run(time_slice);
+        since += active[k]->clock() - before;
+        if (ended) {
           idle.push_back(active[k]);
           active.erase(active.begin() + k);
           ++running_.progress;
@@ -81,9 +84,9 @@ class Worker {
           ++k;
         }
         if (running_.stop.load(std::memory_order_relaxed)) return;
-        since += time_slice;
       }
       all_spun_ = !active.empty();
+      if (all_spun_) std::this_thread::yield();
       if (const uint64_t now = running_.progress; now != seen) seen = now, since = 0;
       if (since > options().hang_after && next_ >= order_.size()) {
         active.front()->hang();

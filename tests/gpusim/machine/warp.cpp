@@ -181,6 +181,10 @@ uint64_t Block::run_warp(Warp& w, uint64_t steps) {
       count(s, lanes);
       ++pc;
       if (running_.stop.load(std::memory_order_relaxed)) break;
+      if (s.action == Action::pause) {
+        w.paused = true;
+        break;
+      }
     } else if (s.members != no_slot && s.action != Action::warp_barrier && lanes == mask &&
                (members_of(w, s, lanes) & w.alive & ~lanes) == 0) {
       run_together(w, s, lanes);
