@@ -35,11 +35,11 @@ __global__ void reduce_tiles(const int* in, int n, int* sums) {
   if (threadIdx.x == 0) sums[2 * blockIdx.x] = a, sums[2 * blockIdx.x + 1] = b;
 }
 
-template <cub::BlockLoadAlgorithm load, cub::BlockStoreAlgorithm store, cub::BlockScanAlgorithm scan>
+template <cub::BlockLoadAlgorithm by_load, cub::BlockStoreAlgorithm by_store, cub::BlockScanAlgorithm by_scan>
 __global__ void scan_tiles(const int* in, int n, int* out) {
-  using Load = cub::BlockLoad<int, threads, items, load>;
-  using Store = cub::BlockStore<int, threads, items, store>;
-  using Scan = cub::BlockScan<int, threads, scan>;
+  using Load = cub::BlockLoad<int, threads, items, by_load>;
+  using Store = cub::BlockStore<int, threads, items, by_store>;
+  using Scan = cub::BlockScan<int, threads, by_scan>;
   __shared__ union {
     typename Load::TempStorage load;
     typename Store::TempStorage store;
