@@ -81,6 +81,13 @@ class Decoder {
   std::map<std::string, uint32_t> shared_;
 };
 
+/// The line that a programmer wrote: for what was inlined from the toolkit's headers (atomicAdd, __shfl_sync, CUB) the line
+/// that it was inlined at.
+const ptx::Location& in_program(const ptx::Module& module, const ptx::Location& location);
+
+/// Operands with vectors and pairs taken apart.
+std::vector<const ptx::Operand*> flatten(const std::vector<ptx::Operand>& operands);
+
 /// "u16", "f32", "b64" …; bytes 0 if it is no such type.
 struct TypeName {
   uint8_t bytes = 0;
