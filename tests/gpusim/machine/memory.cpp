@@ -59,15 +59,16 @@ void on_segmentation_fault(int signal, siginfo_t* info, void* context) {
   (void)signal, (void)context;
 }
 
+// Again where somebody else's handler has come over it since (a test framework's): that one is then the previous one.
 void install_handler() {
-  static const bool once = [] {
-    struct sigaction action {};
-    action.sa_sigaction = on_segmentation_fault;
-    action.sa_flags = SA_SIGINFO | SA_NODEFER;
-    sigaction(SIGSEGV, &action, &previous_handler);
-    return true;
-  }();
-  (void)once;
+  struct sigaction now {};
+  sigaction(SIGSEGV, nullptr, &now);
+  if (now.sa_sigaction == on_segmentation_fault) return;
+  previous_handler = now;
+  struct sigaction action {};
+  action.sa_sigaction = on_segmentation_fault;
+  action.sa_flags = SA_SIGINFO | SA_NODEFER;
+  sigaction(SIGSEGV, &action, nullptr);
 }
 
 }  // namespace
@@ -171,6 +172,7 @@ uint64_t Memory::in_use() const {
 
 void Memory::protect(const void* address, uint64_t bytes, bool on) {
   if (bytes == 0) return;
+  install_handler();
   std::lock_guard lock(mutex_);
   const uint64_t first = reinterpret_cast<uint64_t>(address) / page_bytes * page_bytes;
   const uint64_t last = (reinterpret_cast<uint64_t>(address) + bytes - 1) / page_bytes * page_bytes;
