@@ -1,7 +1,9 @@
 // Random jets of every kind through forward and backward: scores and gradients stay finite.
-// LIGHTCONE_RANDOM_JETS=100000 sends more of them than the fixed thousand for each network.
+// LIGHTCONE_RANDOM_JETS=100000 sends more of them than the fixed thousand for each network (a quarter with
+// large weights).
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 
@@ -116,6 +118,6 @@ TEST_CASE("robustness: random jets have finite scores and gradients") {
     INFO(network.model.dump(), " boost_jet ", network.embedding.boost_jet);
     CHECK(failures(network, count) == 0);
     network.frames_weights = 3, network.net_weights = 3;  // as they may be after training
-    CHECK(failures(network, count) == 0);
+    CHECK(failures(network, std::max<int64_t>(1000, count / 4)) == 0);
   }
 }

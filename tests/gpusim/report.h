@@ -87,7 +87,10 @@ struct Options {
   bool print = true;
 };
 /// Takes effect at the next launch. Starts from the environment: GPUSIM_SEED, GPUSIM_THREADS, GPUSIM_RACES=0,
-/// GPUSIM_INITIALISED=0, GPUSIM_QUIET=1.
+/// GPUSIM_INITIALISED=0, GPUSIM_QUIET=1. GPUSIM_SUMMARY=1 prints the launches and their instructions when the program
+/// ends.
+/// The devices, too, are chosen there: GPUSIM_DEVICES (2 of them if not given) and GPUSIM_ARCH (90, or 80). With
+/// GPUSIM_LEAKS=1 what cudaMalloc gave and nobody freed is a finding at the end.
 Options& options();
 
 }  // namespace gpusim

@@ -224,8 +224,10 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t op, 
   if (!refused) refused = lt::pointers(call, algorithm);
   if (!refused) refused = lt::workspace(call, workspace_bytes);
   if (refused) return lt::answer(__func__, *refused);
-  enqueue(stream, "cublasLtMatmul", [call = std::move(call)](const Operation& now) { lt::run(call, now); });
-  return CUBLAS_STATUS_SUCCESS;
+  const cudaError_t error =
+      enqueue(stream, "cublasLtMatmul", [call = std::move(call)](const Operation& now) { lt::run(call, now); });
+  if (error == cudaSuccess) return CUBLAS_STATUS_SUCCESS;
+  return lt::answer(__func__, {CUBLAS_STATUS_EXECUTION_FAILED, cudaGetErrorString(error)});
 }
 
 }  // extern "C"

@@ -57,8 +57,11 @@ inline constexpr int32_t no_bias = -1;
 std::optional<int32_t> bias_type(const Problem& problem);
 uint32_t aux_type(const Problem& problem);  ///< of GELU's auxiliary matrix
 
-/// The documented rules of types, shapes, layouts, scales and epilogues, for a device of this compute capability (89
-/// for 8.9). What is documented but not played here is refused too, and says so.
+/// The rules of types, shapes, layouts, scales and epilogues, for a device of this compute capability (89 for 8.9).
+/// They are cuBLASLt's documented ones, read strictly where the documentation is short: fp8 wants m, n and k in
+/// multiples of 16; a bias or an auxiliary matrix goes with D in column order; with fp8 there are no gradients and no
+/// masks. What is documented but not played here is refused, and says so: other orders, pointer arrays, vectors of
+/// alpha, block scales, f16 sums, emulation. Fast accumulation and the number of SMs change nothing.
 Refused check(const Problem& problem, int capability);
 
 /// What is left for the pointers' own alignment, given what the caller promises.

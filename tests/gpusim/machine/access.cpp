@@ -82,6 +82,35 @@ void store_element(const Step& s, Lanes& w, uint32_t lanes, std::byte* const* at
 
 std::string bytes_text(uint32_t n) { return fmt::format("{} byte{}", n, n == 1 ? "" : "s"); }
 
+/// Notes an access in the cells that it touches, lane by lane, `step` bytes a cell; on_clash(clash, lane, address, other)
+/// for those that clash.
+template <class CellAt, class OnClash>
+void touch_cells(uint32_t lanes, const uint64_t* address, uint32_t bytes, uint32_t step, Touch touch, Toucher t,
+                 CellAt&& cell_at, OnClash&& on_clash) {
+  const Cell* previous = nullptr;
+  for_lanes(lanes, [&](int l) {
+    t.lane = l;
+    for (uint32_t b = 0; b < bytes; b += step) {
+      Cell& cell = cell_at(address[l] + b);
+      if (touch == Touch::read && &cell == previous && cell.reader.operation == t.id &&
+          !(cell.writer.operation == t.id && cell.writer.block == t.block && cell.writer.warp == t.warp)) {
+        cell.reader.lane = many_lanes;  // what the lane before has just read
+        continue;
+      }
+      previous = &cell;
+      Other other;
+      Clash clash = Clash::none;
+      if (touch != Touch::write) clash = note_read(cell, t, other);
+      if (touch != Touch::read) {
+        const Clash written = note_write(cell, t, false, other);
+        if (clash == Clash::none) clash = written;
+      }
+      if (clash != Clash::none) [[unlikely]]
+        on_clash(clash, l, address[l] + b, other);
+    }
+  });
+}
+
 const char* verb(Touch touch) { return touch == Touch::read ? "reads" : touch == Touch::write ? "writes" : "updates"; }
 
 }  // namespace
@@ -129,7 +158,7 @@ void Block::store(Warp& w, const Step& s, uint32_t lanes) {
 bool Block::locate(Warp& w, const Step& s, uint32_t lanes, Space space, const uint64_t* address, uint32_t bytes,
                    Touch touch, const std::byte* values, std::byte** at) {
   uint32_t crooked = 0;
-  for (int l = 0; l < warp_size; ++l) crooked |= uint32_t{address[l] % bytes != 0} << l;
+  for (int l = 0; l < warp_size; ++l) crooked |= uint32_t{(address[l] & (bytes - 1)) != 0} << l;  // a power of two
   if (crooked &= lanes; crooked) {
     const int l = std::countr_zero(crooked);
     find(Finding::What::misaligned, w, s, l,
@@ -201,15 +230,15 @@ void Block::report_clash(Clash clash, Warp& w, const Step& s, uint32_t lane, uin
 bool Block::locate_global(Warp& w, const Step& s, uint32_t lanes, const uint64_t* address, uint32_t bytes, Touch touch,
                           const std::byte* values, std::byte** at) {
   uint32_t sectors = 0;
-  Toucher t{.operation = launch_.operation,
-            .id = launch_.operation->id,
-            .block = linear_,
-            .warp = w.index,
-            .site = s.site,
-            .strong = s.strong,
-            .clock = &w.clock,
-            .acquired = kernel_.hands_over ? &acquired_ : nullptr,
-            .acquired_reads = kernel_.hands_over ? &acquired_reads_ : nullptr};
+  const Toucher t{.operation = launch_.operation,
+                  .id = launch_.operation->id,
+                  .block = linear_,
+                  .warp = w.index,
+                  .site = s.site,
+                  .strong = s.strong,
+                  .clock = &w.clock,
+                  .acquired = kernel_.hands_over ? &acquired_ : nullptr,
+                  .acquired_reads = kernel_.hands_over ? &acquired_reads_ : nullptr};
   for (uint32_t rest = lanes; rest;) {
     const int first = std::countr_zero(rest);
     const uint64_t page_number = address[first] / page_bytes;
@@ -223,6 +252,13 @@ bool Block::locate_global(Warp& w, const Step& s, uint32_t lanes, const uint64_t
            fmt::format("{} {} at {:#x}, which is {}", verb(touch), bytes_text(bytes), address[first],
                        address[first] < page_bytes ? "the null pointer, or next to it"
                                                    : "no address of a device (of the host?)"),
+           true, nullptr, address[first]);
+      return false;
+    }
+    if (!memory->seen_by(kernel_.program->device())) {
+      find(Finding::What::out_of_bounds, w, s, first,
+           fmt::format("{} {} bytes at {} on another device, without cudaDeviceEnablePeerAccess", verb(touch), bytes,
+                       memory->describe(address[first])),
            true, nullptr, address[first]);
       return false;
     }
@@ -248,29 +284,16 @@ bool Block::locate_global(Warp& w, const Step& s, uint32_t lanes, const uint64_t
     const bool counts = s.space != Space::constant;
     if (running_.check_races || running_.check_initialised) {
       Cell* const cells = page.at_least(bytes);
-      const uint32_t step = 1u << page.shift;
-      for_lanes(same, [&](int l) {
-        t.lane = l;
-        const uint64_t in_page = address[l] % page_bytes;
-        for (uint32_t b = 0; b < bytes; b += step) {
-          Cell& cell = cells[(in_page + b) >> page.shift];
-          Other other;
-          Clash clash = Clash::none;
-          if (touch != Touch::write) clash = note_read(cell, t, other);
-          if (touch != Touch::read) {
-            const Clash written = note_write(cell, t, false, other);
-            if (clash == Clash::none) clash = written;
-          }
-          if (clash == Clash::none) continue;
-          if (clash == Clash::uninitialised ? !running_.check_initialised : !running_.check_races) continue;
-          if (clash == Clash::race && other.writes && values &&
-              same_bytes(w, address[l] + b, step, l, other, values + l * bytes + b, values, bytes, address))
-            continue;
-          page.unlock();
-          report_clash(clash, w, s, l, address[l] + b, touch, other, memory->describe(address[l] + b));
-          page.lock();
-        }
-      });
+      const uint32_t shift = page.shift;
+      touch_cells(
+          same, address, bytes, 1u << shift, touch, t,
+          [&](uint64_t a) -> Cell& { return cells[a % page_bytes >> shift]; },
+          [&](Clash clash, int l, uint64_t a, const Other& other) {
+            page.unlock();
+            if (matters(clash, w, a, 1u << shift, l, other, values, bytes, address))
+              report_clash(clash, w, s, l, a, touch, other, memory->describe(a));
+            page.lock();
+          });
     }
     page.unlock();
     if (counts) {
@@ -301,18 +324,23 @@ bool Block::locate_global(Warp& w, const Step& s, uint32_t lanes, const uint64_t
   return true;
 }
 
-// A race in which nothing changes: the bytes are there already, or another lane of this very store brings them.
-bool Block::same_bytes(const Warp& w, uint64_t address, uint32_t n, uint32_t lane, const Other& other,
-                       const std::byte* value, const std::byte* values, uint32_t bytes, const uint64_t* all) const {
+// Whether a clash is a finding: the check is on, and something changes. It does not where the bytes are there already, or
+// where another lane of this very store brings them.
+bool Block::matters(Clash clash, const Warp& w, uint64_t address, uint32_t n, uint32_t lane, const Other& other,
+                    const std::byte* values, uint32_t bytes, const uint64_t* all) const {
+  if (clash == Clash::uninitialised) return running_.check_initialised;
+  if (!running_.check_races) return false;
+  if (clash != Clash::race || !other.writes || !values) return true;
+  const std::byte* value = values + lane * bytes + (address - all[lane]);
   if (other.block == linear_ && other.warp == w.index && other.lane != lane) {
     const uint64_t offset = address - all[other.lane];
-    if (offset < bytes && std::memcmp(values + other.lane * bytes + offset, value, n) == 0) return true;
+    if (offset < bytes && std::memcmp(values + other.lane * bytes + offset, value, n) == 0) return false;
   }
   const std::byte* there =
       address < shared_.size()
           ? shared_.data() + address
           : memory_of(reinterpret_cast<void*>(address))->storage(reinterpret_cast<const std::byte*>(address));
-  return std::memcmp(there, value, n) == 0;
+  return std::memcmp(there, value, n) != 0;
 }
 
 // An address of shared memory in words. One that is negative as 32 bits lies before the first variable.
@@ -357,28 +385,15 @@ bool Block::locate_shared(Warp& w, const Step& s, uint32_t lanes, const uint64_t
   }
   count_banks(lanes, address, bytes);
   if (running_.check_races || running_.check_initialised) {
-    Toucher t{
+    const Toucher t{
         .id = shared_id_, .block = linear_, .warp = w.index, .site = s.site, .strong = s.strong, .clock = &w.clock};
-    const uint32_t step = 1u << shared_shift_;
-    for_lanes(lanes, [&](int l) {
-      t.lane = l;
-      for (uint32_t b = 0; b < bytes; b += step) {
-        Cell& cell = shared_cells_[(address[l] + b) >> shared_shift_];
-        Other other;
-        Clash clash = Clash::none;
-        if (touch != Touch::write) clash = note_read(cell, t, other);
-        if (touch != Touch::read) {
-          const Clash written = note_write(cell, t, false, other);
-          if (clash == Clash::none) clash = written;
-        }
-        if (clash == Clash::none) continue;
-        if (clash == Clash::uninitialised ? !running_.check_initialised : !running_.check_races) continue;
-        if (clash == Clash::race && other.writes && values &&
-            same_bytes(w, address[l] + b, step, l, other, values + l * bytes + b, values, bytes, address))
-          continue;
-        report_clash(clash, w, s, l, address[l] + b, touch, other, describe_shared(address[l] + b));
-      }
-    });
+    const uint32_t shift = shared_shift_;
+    touch_cells(
+        lanes, address, bytes, 1u << shift, touch, t, [&](uint64_t a) -> Cell& { return shared_cells_[a >> shift]; },
+        [&](Clash clash, int l, uint64_t a, const Other& other) {
+          if (matters(clash, w, a, 1u << shift, l, other, values, bytes, address))
+            report_clash(clash, w, s, l, a, touch, other, describe_shared(a));
+        });
   }
   for_lanes(lanes, [&](int l) { at[l] = shared_.data() + address[l]; });
   return true;
@@ -392,15 +407,23 @@ void Block::count_banks(uint32_t lanes, const uint64_t* address, uint32_t bytes)
   for (uint32_t p = 0; p < parts; ++p) {
     uint32_t part = lanes_of_part == 32 ? lanes : lanes >> (p * lanes_of_part) & ((1u << lanes_of_part) - 1);
     if (!part) continue;
+    // The different words of each bank, in a list through `before`.
     uint64_t words[warp_size];
-    uint32_t of_bank[32] = {}, passes = 1, n = 0;
+    int8_t last[32], before[warp_size];
+    uint8_t of_bank[32] = {};
+    std::fill(last, last + 32, int8_t{-1});
+    uint32_t passes = 1, n = 0;
     for_lanes(part, [&](int l) {
       const uint64_t first = address[p * lanes_of_part + l] / 4;
       for (uint64_t word = first; word < first + std::max(1u, bytes / 4); ++word) {
-        if (n < warp_size && std::find(words, words + n, word) == words + n) {
-          words[n++] = word;
-          passes = std::max(passes, ++of_bank[word % 32]);
-        }
+        const uint32_t bank = word % 32;
+        int8_t k = last[bank];
+        while (k >= 0 && words[k] != word) k = before[k];
+        if (k >= 0 || n == warp_size) continue;
+        words[n] = word;
+        before[n] = last[bank];
+        last[bank] = static_cast<int8_t>(n++);
+        passes = std::max<uint32_t>(passes, ++of_bank[bank]);
       }
     });
     counters.shared_wavefronts += passes;

@@ -159,7 +159,7 @@ std::array<uint32_t, 3> Block::thread_of(const Warp& w, uint32_t lane) const {
 
 void Block::find(Finding::What what, const Warp& w, const Step& s, uint32_t lane, const std::string& text, bool fatal,
                  const Site* other, uint64_t address) {
-  if (fatal) running_.stop = true;
+  if (fatal && !running_.stop.exchange(true)) running_.fault = what;
   const Site& site = kernel_.sites[s.site];
   Finding f;
   f.what = what;

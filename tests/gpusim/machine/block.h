@@ -24,8 +24,10 @@ struct Running {
   uint64_t blocks = 0;
   bool check_races = true, check_initialised = true;
   uint64_t seed = 0;
-  std::atomic<bool> stop = false;      ///< a fault ended the launch
-  std::atomic<uint64_t> progress = 0;  ///< blocks that finished
+  std::atomic<bool> stop = false;                 ///< a fault ended the launch
+  Finding::What fault = Finding::What::deadlock;  ///< the first one that did
+  std::vector<std::atomic<uint64_t>> waited;      ///< of each worker: steps since a block finished
+  std::atomic<uint64_t> progress = 0;             ///< blocks that finished
 
   // What blocks hand over to one another: for an address of a strong write, the writer's knowledge.
   std::mutex handed_mutex;
@@ -136,11 +138,12 @@ class Block {
   void count_banks(uint32_t lanes, const uint64_t* address, uint32_t bytes);
   void report_clash(Clash clash, Warp& w, const Step& s, uint32_t lane, uint64_t address, Touch touch,
                     const Other& other, const std::string& place);
-  bool same_bytes(const Warp& w, uint64_t address, uint32_t n, uint32_t lane, const Other& other,
-                  const std::byte* value, const std::byte* values, uint32_t bytes, const uint64_t* all) const;
+  bool matters(Clash clash, const Warp& w, uint64_t address, uint32_t n, uint32_t lane, const Other& other,
+               const std::byte* values, uint32_t bytes, const uint64_t* all) const;
   void atomic(Warp& w, const Step& s, uint32_t lanes);       // atomic.cpp
   void load_matrix(Warp& w, const Step& s, uint32_t lanes);  // matrix.cpp
   void store_matrix(Warp& w, const Step& s, uint32_t lanes);
+  void move_fragment(Warp& w, const Step& s, uint32_t lanes);
   void copy_async(Warp& w, const Step& s, uint32_t lanes);
   void copy_wait(Warp& w, uint32_t lanes, uint32_t pending);
   void print(Warp& w, const Step& s, uint32_t lanes);  // print.cpp
@@ -193,8 +196,9 @@ class Block {
   SectorSet block_sectors_;
   uint64_t by_kind_[static_cast<int>(Kind::count)] = {};
   uint64_t thread_instructions_ = 0;
-  uint64_t clock_ = 0;                                       // steps of this block: what %clock reads
-  uint64_t polls_ = 0;                                       // strong reads of global memory in this run
+  uint64_t clock_ = 0;  // steps of this block, but for those of the slice that runs
+  uint64_t now_ = 0;    // all of them: what %clock reads
+  uint64_t polls_ = 0;  // strong reads of global memory in this run
   std::set<std::tuple<uint8_t, uint32_t, uint32_t>> known_;  // findings of this launch, so that texts are made once
 
   friend void finish(Block& block, LaunchReport& total, SectorSet& sectors);

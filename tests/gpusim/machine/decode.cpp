@@ -180,7 +180,10 @@ Step Decoder::start(Frame& frame, const ptx::Instruction& i) {
     text += fmt::format(" ({}:{})", header.substr(header.rfind('/') + 1), i.location.line);
   }
   const auto [it, is_new] = sites_.try_emplace({where.file, where.line, text});
-  if (is_new) {
+  // A cell has 16 bits for a site: a kernel with more lines than that names the last of them for the rest.
+  if (is_new && kernel_.sites.size() > 0xffff)
+    it->second = 0xffff;
+  else if (is_new) {
     it->second = static_cast<uint32_t>(kernel_.sites.size());
     kernel_.sites.push_back({module.file(where), where.line, text});
   }

@@ -46,6 +46,7 @@ class Decoder {
   void decode_access(Frame& frame, const ptx::Instruction& i, Step& step, bool loads);
   void decode_atomic(Frame& frame, const ptx::Instruction& i, Step& step, bool returns);
   void decode_matrix(Frame& frame, const ptx::Instruction& i, Step& step);
+  void decode_wmma(Frame& frame, const ptx::Instruction& i, Step& step);
   void decode_copy_async(Frame& frame, const ptx::Instruction& i, Step& step);
   void decode_window(Frame& frame, const ptx::Instruction& i, Step& step);
   void set_address(Frame& frame, const ptx::Instruction& i, const ptx::Operand& operand, Step& step);

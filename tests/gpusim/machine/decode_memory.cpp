@@ -64,6 +64,8 @@ bool Decoder::decode_memory(Frame& frame, const ptx::Instruction& i, Step& step)
     decode_atomic(frame, i, step, op == "atom");
   else if (op == "ldmatrix" || op == "stmatrix")
     decode_matrix(frame, i, step);
+  else if (op == "wmma" && !i.has("mma"))
+    decode_wmma(frame, i, step);
   else if (op == "cp")
     decode_copy_async(frame, i, step);
   else if (op == "cvta" || op == "isspacep")
@@ -188,6 +190,41 @@ void Decoder::decode_matrix(Frame& frame, const ptx::Instruction& i, Step& step)
   for (const Operand& e : data.kind == Operand::Kind::vector ? data.elements : alone)
     slots.push_back(slot_of(frame, i, e, 4));
   if (slots.size() != step.count) refuse(i, fmt::format("{} registers for .x{}", slots.size(), step.count));
+  set_operands(step, slots);
+  step.results = loads ? step.operands : 0;
+}
+
+// wmma.load.a.sync.aligned.row.m16n16k16{.space}.f16 {registers}, [address]{, stride}; a store has the address first.
+void Decoder::decode_wmma(Frame& frame, const ptx::Instruction& i, Step& step) {
+  const bool loads = i.has("load");
+  step.action = loads ? Action::load_matrix : Action::store_matrix;
+  step.kind = Kind::memory;
+  step.members = constant(all_lanes, 4);
+  step.column_major = i.has("col");
+  std::string shape, type = i.modifiers.empty() ? "" : i.modifiers.back();
+  Matrix matrix = Matrix::c;
+  for (const std::string& m : i.modifiers) {
+    Space space;
+    if (read_space(m, space)) step.space = space;
+    if (m == "a") matrix = Matrix::a;
+    if (m == "b") matrix = Matrix::b;
+    if (m.size() > 4 && m[0] == 'm' && m.find('n') != std::string::npos && m.find('k') != std::string::npos) shape = m;
+  }
+  step.fragment = wmma_fragment(matrix, shape, type);
+  if (!step.fragment || step.fragment->bits < 8) refuse(i, "gpusim does not know this matrix");
+  const Fragment& f = *step.fragment;
+  step.bytes = static_cast<uint8_t>(f.bits / 8);
+  if (step.space == Space::shared || step.space == Space::generic)
+    kernel_.shared_granule = std::min(kernel_.shared_granule, step.bytes);
+  set_address(frame, i, i.operands.at(loads ? 1 : 0), step);
+  // Without a stride rows (columns) follow one another.
+  step.source_base = i.operands.size() > 2 ? slot_of(frame, i, i.operands[2], 4)
+                                           : constant(step.column_major ? f.rows() : f.columns(), 4);
+  std::vector<Slot> slots;
+  for (const Operand& e : i.operands.at(loads ? 0 : 1).elements)
+    slots.push_back(slot_of(frame, i, e, f.bits == 64 ? 8 : 4));
+  if (static_cast<int>(slots.size()) != f.registers)
+    refuse(i, fmt::format("{} registers where the fragment has {}", slots.size(), f.registers));
   set_operands(step, slots);
   step.results = loads ? step.operands : 0;
 }

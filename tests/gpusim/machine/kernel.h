@@ -1,9 +1,11 @@
 #pragma once
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "gpusim/machine/instruction.h"
+#include "gpusim/machine/instructions/wmma_layout.h"
 #include "gpusim/machine/machine.h"
 
 namespace gpusim {
@@ -79,6 +81,8 @@ struct Step {
   Slot source_base = no_slot;  ///< cp.async: where from
   uint8_t source_base_bytes = 8;
   int64_t source_offset = 0;
+  std::optional<Fragment> fragment;  ///< wmma.load, wmma.store
+  bool column_major = false;
   std::string type;               ///< atomic: "f32"
   std::vector<uint32_t> targets;  ///< branch_indexed; a library call: its arguments in local memory
 };

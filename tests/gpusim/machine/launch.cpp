@@ -35,8 +35,8 @@ constexpr uint64_t time_slice = 200'000;
 
 class Worker {
  public:
-  Worker(Running& running, const std::vector<uint32_t>& order, std::atomic<uint64_t>& next)
-      : running_(running), order_(order), next_(next) {}
+  Worker(Running& running, size_t me, const std::vector<uint32_t>& order, std::atomic<uint64_t>& next)
+      : running_(running), me_(me), order_(order), next_(next) {}
 
   void operator()() {
     try {
@@ -45,6 +45,7 @@ class Worker {
       failure = std::current_exception();
       running_.stop = true;
     }
+    running_.waited[me_] = ~uint64_t{0};
   }
 
   std::exception_ptr failure;
@@ -89,7 +90,11 @@ class Worker {
         if (running_.stop.load(std::memory_order_relaxed)) return;
       }
       if (const uint64_t now = running_.progress; now != seen) seen = now, since = 0;
-      if (since > options().hang_after && (next_ >= order_.size() || !all_spun_) && !active.empty()) {
+      // A block may wait for one of another worker, which the machine may have put to sleep: all of them have to be at it.
+      running_.waited[me_] = since;
+      const bool all_waited = std::all_of(running_.waited.begin(), running_.waited.end(),
+                                          [](const auto& steps) { return steps > options().hang_after; });
+      if (all_waited && (next_ >= order_.size() || !all_spun_) && !active.empty()) {
         active.front()->hang();
         return;
       }
@@ -97,6 +102,7 @@ class Worker {
   }
 
   Running& running_;
+  size_t me_;
   const std::vector<uint32_t>& order_;
   std::atomic<uint64_t>& next_;
   bool all_spun_ = false;
@@ -119,7 +125,7 @@ void add(LaunchReport& to, const LaunchReport& c) {
     to.*counter += c.*counter;
 }
 
-bool run(const Kernel& kernel, const Launch& launch) {
+bool run(const Kernel& kernel, const Launch& launch, Finding::What* fault) {
   const auto begin = std::chrono::steady_clock::now();
   Running running;
   running.kernel = &kernel;
@@ -133,8 +139,9 @@ bool run(const Kernel& kernel, const Launch& launch) {
   std::atomic<uint64_t> next = 0;
   const int wanted = options().threads ? options().threads : static_cast<int>(std::thread::hardware_concurrency());
   const int threads = static_cast<int>(std::clamp<uint64_t>(running.blocks, 1, std::max(1, wanted)));
+  running.waited = std::vector<std::atomic<uint64_t>>(threads);
   std::vector<std::unique_ptr<Worker>> workers;
-  for (int t = 0; t < threads; ++t) workers.push_back(std::make_unique<Worker>(running, order, next));
+  for (int t = 0; t < threads; ++t) workers.push_back(std::make_unique<Worker>(running, t, order, next));
   {
     std::vector<std::jthread> others;
     for (int t = 1; t < threads; ++t) others.emplace_back(std::ref(*workers[t]));
@@ -161,6 +168,7 @@ bool run(const Kernel& kernel, const Launch& launch) {
   for (const auto& worker : workers)
     if (worker->failure) std::rethrow_exception(worker->failure);
   report(std::move(total));
+  if (running.stop && fault) *fault = running.fault;
   return !running.stop;
 }
 

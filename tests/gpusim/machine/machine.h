@@ -8,6 +8,7 @@
 #include "gpusim/machine/memory.h"
 #include "gpusim/machine/timeline.h"
 #include "gpusim/ptx/module.h"
+#include "gpusim/report.h"
 
 namespace gpusim {
 
@@ -62,8 +63,8 @@ struct Launch {
 
 /// Runs a launch to its end on the calling thread and workers. Returns false if a fault ended it (out of bounds,
 /// misaligned, trap, deadlock): the context is then lost, as on a GPU. Other findings are reported and the launch goes
-/// on. Throws Error for an instruction that gpusim cannot do in this place.
-bool run(const Kernel& kernel, const Launch& launch);
+/// on. Throws Error for an instruction that gpusim cannot do in this place. `fault` gets the fault that ended it.
+bool run(const Kernel& kernel, const Launch& launch, Finding::What* fault = nullptr);
 
 /// A C++ name as its source has it.
 std::string demangled(const std::string& name);

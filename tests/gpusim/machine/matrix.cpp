@@ -1,4 +1,4 @@
-// ldmatrix and stmatrix, and cp.async.
+// ldmatrix, stmatrix, wmma.load and wmma.store, and cp.async.
 #include <algorithm>
 #include <bit>
 #include <cstring>
@@ -10,6 +10,7 @@ namespace gpusim {
 // A matrix has 8 rows of 8 halves; lanes 8m to 8m + 7 hold the addresses of the rows of matrix m. Lane l holds elements
 // 2 (l % 4) and the next of row l / 4, or of column l / 4 if transposed.
 void Block::load_matrix(Warp& w, const Step& s, uint32_t lanes) {
+  if (s.fragment) return move_fragment(w, s, lanes);
   uint64_t address[warp_size];
   std::byte* row[warp_size];
   addresses(w, s.base, s.base_bytes, s.offset, address);
@@ -31,6 +32,7 @@ void Block::load_matrix(Warp& w, const Step& s, uint32_t lanes) {
 }
 
 void Block::store_matrix(Warp& w, const Step& s, uint32_t lanes) {
+  if (s.fragment) return move_fragment(w, s, lanes);
   uint64_t address[warp_size];
   std::byte* row[warp_size];
   addresses(w, s.base, s.base_bytes, s.offset, address);
@@ -51,6 +53,47 @@ void Block::store_matrix(Warp& w, const Step& s, uint32_t lanes) {
   const uint32_t used = s.count == 4 ? all_lanes : (1u << 8 * s.count) - 1;
   if (!locate(w, s, used, s.space, address, 16, Touch::write, reinterpret_cast<const std::byte*>(element), row)) return;
   for (uint32_t r = 0; r < 8 * s.count; ++r) std::memcpy(row[r], element[r], 16);
+}
+
+// wmma.load and wmma.store: element by element, or a register at once where its elements are neighbours in memory.
+void Block::move_fragment(Warp& w, const Step& s, uint32_t lanes) {
+  if (lanes != all_lanes)
+    return find(Finding::What::wrong_members, w, s, std::countr_zero(lanes), "all lanes of a warp have to take part",
+                true);
+  const Fragment& f = *s.fragment;
+  const bool loads = s.action == Action::load_matrix;
+  const uint32_t bytes = s.bytes, register_bytes = f.bits == 64 ? 8 : 4;
+  uint64_t origin[warp_size];
+  addresses(w, s.base, s.base_bytes, s.offset, origin);
+  const int64_t stride = w.lanes.of<uint32_t>(s.source_base)[0];
+  auto address_of = [&](int lane, int reg, int element) {
+    const Place p = f.place(lane, reg, element);
+    return origin[lane] + bytes * (s.column_major ? p.column * stride + p.row : p.row * stride + p.column);
+  };
+  const int registers = loads ? f.registers : f.distinct_registers();
+  for (int r = 0; r < registers; ++r) {
+    std::byte* const held = w.lanes.registers + s.op.operands[r];
+    const bool together = f.per_register() > 1 && address_of(0, r, 1) == address_of(0, r, 0) + bytes;
+    const uint32_t width = together ? register_bytes : bytes;
+    for (uint32_t e = 0; e < register_bytes / width; ++e) {
+      uint64_t address[warp_size];
+      alignas(16) std::byte values[warp_size * 8];
+      std::byte* at[warp_size];
+      for (int l = 0; l < warp_size; ++l) {
+        address[l] = address_of(l, r, static_cast<int>(e));
+        std::memcpy(values + l * width, held + l * register_bytes + e * width, width);
+      }
+      if (!locate(w, s, all_lanes, s.space, address, width, loads ? Touch::read : Touch::write,
+                  loads ? nullptr : values, at))
+        return;
+      for (int l = 0; l < warp_size; ++l) {
+        if (loads)
+          std::memcpy(held + l * register_bytes + e * width, at[l], width);
+        else
+          std::memcpy(at[l], values + l * width, width);
+      }
+    }
+  }
 }
 
 // The source is read at once and the target written when the copy is waited for, as late as a machine may: whoever does

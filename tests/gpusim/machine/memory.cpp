@@ -44,7 +44,8 @@ void on_segmentation_fault(int signal, siginfo_t* info, void* context) {
     Finding f;
     f.what = Finding::What::host_access;
     f.address = address;
-    if (memory->release_page(address)) {
+    if (bool held = false; memory->release_page(address, held)) {
+      if (!held) return;
       f.text = fmt::format(
           "the host touches {:#x}, pinned memory that a pending copy still reads or writes: "
           "synchronise first",
@@ -59,22 +60,21 @@ void on_segmentation_fault(int signal, siginfo_t* info, void* context) {
   (void)signal, (void)context;
 }
 
-// Again where somebody else's handler has come over it since (a test framework's): that one is then the previous one.
+// Again whenever pages are taken away: a test framework may have put its own there.
 void install_handler() {
-  struct sigaction now {};
-  sigaction(SIGSEGV, nullptr, &now);
-  if (now.sa_sigaction == on_segmentation_fault) return;
-  previous_handler = now;
-  struct sigaction action {};
-  action.sa_sigaction = on_segmentation_fault;
-  action.sa_flags = SA_SIGINFO | SA_NODEFER;
-  sigaction(SIGSEGV, &action, nullptr);
+  struct sigaction ours {
+  }, before{};
+  ours.sa_sigaction = on_segmentation_fault;
+  ours.sa_flags = SA_SIGINFO | SA_NODEFER;
+  sigaction(SIGSEGV, &ours, &before);
+  if (before.sa_sigaction != on_segmentation_fault) previous_handler = before;
 }
 
 }  // namespace
 
 Memory::Memory(std::string name, uint64_t capacity, Host host) : name_(std::move(name)), capacity_(capacity) {
   install_handler();
+  if (host == Host::sees_bytes) seen_by_ = ~uint64_t{0};
   pages_ = static_cast<Page*>(
       map_or_fail(range_pages * sizeof(Page), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1));
   // Two views of one file: the device's, and the host's, which sees nothing or can be taken away.
@@ -170,12 +170,25 @@ uint64_t Memory::in_use() const {
   return in_use_;
 }
 
+void Memory::show_to(int device, bool on) {
+  const uint64_t bit = uint64_t{1} << device;
+  if (on)
+    seen_by_ |= bit;
+  else
+    seen_by_ &= ~bit;
+}
+
 void Memory::protect(const void* address, uint64_t bytes, bool on) {
   if (bytes == 0) return;
-  install_handler();
   std::lock_guard lock(mutex_);
+  if (on) install_handler();
   const uint64_t first = reinterpret_cast<uint64_t>(address) / page_bytes * page_bytes;
   const uint64_t last = (reinterpret_cast<uint64_t>(address) + bytes - 1) / page_bytes * page_bytes;
+  const std::pair range{reinterpret_cast<uint64_t>(address), reinterpret_cast<uint64_t>(address) + bytes - 1};
+  if (on)
+    held_.push_back(range);
+  else if (const auto found = std::find(held_.begin(), held_.end(), range); found != held_.end())
+    held_.erase(found);
   for (uint64_t p = first; p <= last; p += page_bytes) {
     int& count = protected_[p];
     count += on ? 1 : -1;
@@ -185,10 +198,11 @@ void Memory::protect(const void* address, uint64_t bytes, bool on) {
   }
 }
 
-bool Memory::release_page(uint64_t address) {
+bool Memory::release_page(uint64_t address, bool& held) {
   // No lock: this is a signal handler, and the thread that faulted holds none of ours in ordinary code.
   const uint64_t p = address / page_bytes * page_bytes;
   if (!protected_.contains(p)) return false;
+  for (const auto& [begin, end] : held_) held |= address >= begin && address <= end;
   mprotect(reinterpret_cast<void*>(p), page_bytes, PROT_READ | PROT_WRITE);
   return true;
 }

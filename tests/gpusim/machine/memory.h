@@ -1,4 +1,5 @@
 #pragma once
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -53,6 +54,10 @@ class Memory {
   /// gets a Finding (host_access), and then the pages, so that the program goes on.
   void protect(const void* address, uint64_t bytes, bool on);
 
+  /// Whether kernels of a device may touch it: its own device's, and peers' that were let; all, if the host sees it.
+  bool seen_by(int device) const { return seen_by_.load(std::memory_order_relaxed) >> device & 1; }
+  void show_to(int device, bool on);
+
   // What copies and sets do to a range, checked as a kernel's accesses are: bounds, freed, never written, unordered with
   // another stream's operation. Each reports at most one Finding, and returns false if the range must not be touched.
   bool note_read(const void* address, uint64_t bytes, const Operation& now);
@@ -67,8 +72,8 @@ class Memory {
   Page& page(uint64_t address) const { return pages_[(address - base_) / page_bytes]; }
   /// An address in words: which allocation it is in, or how far behind one.
   std::string describe(uint64_t address) const;
-  /// Gives a protected page back to the host that touched it; false if it is not protected.
-  bool release_page(uint64_t address);
+  /// Gives a protected page back to the host that touched it. `held`: a copy needs that very byte, not only the page.
+  bool release_page(uint64_t address, bool& held);
 
  private:
   bool check_range(uint64_t address, uint64_t bytes, const Operation& now, const char* verb);
@@ -79,10 +84,12 @@ class Memory {
   std::string name_;
   uint64_t capacity_ = 0, base_ = 0, next_ = 0, delta_ = 0, in_use_ = 0;
   int file_ = -1;
-  Page* pages_ = nullptr;  // one per page_bytes of the range
+  std::atomic<uint64_t> seen_by_ = 0;  // bit per device
+  Page* pages_ = nullptr;              // one per page_bytes of the range
   mutable std::mutex mutex_;
   std::map<uint64_t, Allocation> allocations_;
-  std::map<uint64_t, int> protected_;  // pages, and how many copies hold them
+  std::vector<std::pair<uint64_t, uint64_t>> held_;  // the ranges that are protected: first and last byte
+  std::map<uint64_t, int> protected_;                // pages, and how many copies hold them
 };
 
 /// The Memory (of a device, or the pinned one) that an address lies in, or null.

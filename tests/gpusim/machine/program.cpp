@@ -24,6 +24,7 @@ std::string demangled(const std::string& name) {
 
 Program::Program(std::shared_ptr<const ptx::Module> module, Memory& memory, int device)
     : module_(std::move(module)), memory_(memory), device_(device) {
+  memory_.show_to(device, true);
   const Operation loading = next_operation(0, {}, "loading a module");
   auto is_stored = [](const ptx::Variable& v) {
     return (v.space == ptx::Space::global || v.space == ptx::Space::constant) && !v.is_extern;

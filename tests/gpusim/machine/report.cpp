@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <cinttypes>
 #include <cstdio>
 #include <cstdlib>
 #include <mutex>
@@ -10,6 +11,7 @@
 #include <utility>
 
 #include "gpusim/machine/findings.h"
+#include "gpusim/machine/machine.h"
 
 namespace gpusim {
 
@@ -20,6 +22,7 @@ struct State {
   std::vector<Finding> findings;
   std::set<std::tuple<Finding::What, std::string, std::string, uint32_t, std::string, uint32_t>> known;
   std::vector<LaunchReport> launches;
+  uint64_t launched = 0;
 };
 
 void at_exit();
@@ -37,6 +40,11 @@ void print(const Finding& f) { std::fprintf(stderr, "gpusim: %s: %s\n", name_of(
 // A program that never asks still fails when something was found.
 void at_exit() {
   const State& s = state();
+  if (const char* summary = std::getenv("GPUSIM_SUMMARY"); summary && *summary == '1') {
+    const Throughput t = throughput();
+    std::fprintf(stderr, "gpusim: %" PRIu64 " launches, %" PRIu64 " thread instructions, %.2f s\n", s.launched,
+                 t.thread_instructions, t.seconds);
+  }
   if (s.findings.empty()) return;
   std::fprintf(stderr, "gpusim: %zu finding%s\n", s.findings.size(), s.findings.size() == 1 ? "" : "s");
   if (!options().print)
@@ -100,6 +108,7 @@ void report(Finding finding) {
 void report(LaunchReport launch) {
   State& s = state();
   std::lock_guard lock(s.mutex);
+  ++s.launched;
   // A program that never takes them must not grow without end.
   if (s.launches.size() < 100'000) s.launches.push_back(std::move(launch));
 }

@@ -2,23 +2,34 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstdlib>
+#include <new>
 
 namespace gpusim {
+
+namespace {
+Cell* allocate_cells(size_t n) {
+  void* cells = std::calloc(n, sizeof(Cell));
+  if (!cells) throw std::bad_alloc();
+  return static_cast<Cell*>(cells);
+}
+}  // namespace
 
 Cell* Page::at_least(uint32_t width) {
   const uint8_t wanted = width < 4 ? 0 : 2;
   if (!cells) {
     shift = wanted;
-    cells = new Cell[page_bytes >> shift];
+    cells = allocate_cells(page_bytes >> shift);
     if (written_by || read_by)
       for (uint32_t c = 0; c < page_bytes >> shift; ++c) {
         cells[c].writer.operation = written_by;
         cells[c].reader.operation = read_by;
+        cells[c].writer.block = cells[c].reader.block = no_block;
       }
   } else if (shift > wanted) {
-    Cell* finer = new Cell[page_bytes];
+    Cell* finer = allocate_cells(page_bytes);
     for (uint32_t b = 0; b < page_bytes; ++b) finer[b] = cells[b >> shift];
-    delete[] cells;
+    std::free(cells);
     cells = finer;
     shift = 0;
   }
@@ -26,7 +37,7 @@ Cell* Page::at_least(uint32_t width) {
 }
 
 void Page::drop_cells() {
-  delete[] cells;
+  std::free(cells);
   cells = nullptr;
   shift = 2;
 }
@@ -97,7 +108,7 @@ Clash clash_with_readers(const Cell::Reader& r, const Toucher& t, Other& other) 
 
 }  // namespace
 
-Clash note_read(Cell& cell, const Toucher& t, Other& other) {
+Clash note_first_read(Cell& cell, const Toucher& t, Other& other) {
   // Shared memory: what an earlier block left there was never written by this one.
   if (cell.writer.operation == 0 || (!t.operation && cell.writer.operation != t.id)) return Clash::uninitialised;
   const Clash clash = clash_with_writer(cell.writer, t, other);
@@ -110,7 +121,7 @@ Clash note_read(Cell& cell, const Toucher& t, Other& other) {
       all_before = (*t.clock)[std::countr_zero(rest)] > r.clock;
   }
   if (all_before) {
-    r = {t.id, t.block, now, t.site, bit, static_cast<uint8_t>(t.lane), t.strong};
+    r = {t.id, t.block, now, bit, static_cast<uint16_t>(t.site), static_cast<uint8_t>(t.lane), t.strong};
   } else {
     if (r.block != t.block)
       r.block = many_blocks;
@@ -133,7 +144,13 @@ Clash note_write(Cell& cell, const Toucher& t, bool same_value, Other& other) {
     }
   }
   const uint32_t now = t.clock ? (*t.clock)[t.warp] : 0;
-  cell.writer = {t.id, t.block, now, t.site, static_cast<uint8_t>(t.warp), static_cast<uint8_t>(t.lane), t.strong};
+  cell.writer = {t.id,
+                 t.block,
+                 now,
+                 static_cast<uint16_t>(t.site),
+                 static_cast<uint8_t>(t.warp),
+                 static_cast<uint8_t>(t.lane & 127),
+                 t.strong};
   cell.reader.operation = 0;
   return clash;
 }

@@ -17,17 +17,21 @@ inline constexpr uint32_t no_block = ~0u;     // the host, a copy
 inline constexpr uint32_t many_blocks = ~1u;  // readers of several blocks
 inline constexpr uint8_t many_lanes = 255;
 
+/// All zeros: never written, never read.
 struct Cell {
   struct Writer {
     uint32_t operation = 0;  // 0: never written
-    uint32_t block = no_block, clock = 0, site = 0;
-    uint8_t warp = 0, lane = 0;
-    bool strong = false;
+    uint32_t block = 0, clock = 0;
+    uint16_t site = 0;
+    uint8_t warp = 0;
+    uint8_t lane : 7 = 0;
+    bool strong : 1 = false;
   } writer;
   struct Reader {
     uint32_t operation = 0;  // 0: not read since it was written
-    uint32_t block = no_block, clock = 0, site = 0;
-    uint32_t warps = 0;   // bit per warp of the block
+    uint32_t block = 0, clock = 0;
+    uint32_t warps = 0;  // bit per warp of the block
+    uint16_t site = 0;
     uint8_t lane = 0;     // or many_lanes
     bool strong = false;  // all of them
   } reader;
@@ -89,7 +93,20 @@ struct Other {
   uint32_t warp = 0, lane = 0;  // lane: or many_lanes
   bool writes = false;
 };
-Clash note_read(Cell& cell, const Toucher& t, Other& other);
+Clash note_first_read(Cell& cell, const Toucher& t, Other& other);
+
+inline Clash note_read(Cell& cell, const Toucher& t, Other& other) {
+  // Most often another lane of the warp has just read it.
+  Cell::Reader& r = cell.reader;
+  if (r.operation == t.id && r.block == t.block && t.clock && r.clock == (*t.clock)[t.warp] && !r.strong &&
+      r.warps >> t.warp & 1 &&
+      (cell.writer.operation != t.id || cell.writer.warp != t.warp || cell.writer.block != t.block)) {
+    // What let another lane of this warp read it lets this one, unless a lane of the warp wrote it.
+    if (r.lane != t.lane) r.lane = many_lanes;
+    return Clash::none;
+  }
+  return note_first_read(cell, t, other);
+}
 /// `same_value`: the bytes do not change; two such writes are no race.
 Clash note_write(Cell& cell, const Toucher& t, bool same_value, Other& other);
 

@@ -204,6 +204,7 @@ uint64_t Block::run_warp(Warp& w, uint64_t steps) {
       count(s, lanes);
       ++pc;
     } else if (s.action < Action::regroups) {
+      now_ = clock_ + steps - left;
       run_simple(w, s, lanes);
       count(s, lanes);
       ++pc;
@@ -277,7 +278,7 @@ void Block::run_simple(Warp& w, const Step& s, uint32_t lanes) {
     }
     case Action::clock: {
       w.lanes.mask = lanes;
-      const uint64_t now = clock_;
+      const uint64_t now = now_;
       if (s.register_bytes == 8) return map_lanes<uint64_t>(w.lanes, s.base, [&] { return now; });
       return map_lanes<uint32_t>(w.lanes, s.base, [&] { return static_cast<uint32_t>(now); });
     }

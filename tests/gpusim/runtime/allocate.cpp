@@ -61,12 +61,6 @@ cudaError_t cudaMallocPitch(void** pointer, size_t* pitch, size_t width, size_t 
   });
 }
 
-cudaError_t cudaMallocManaged(void**, size_t, unsigned) {
-  return call([&](State&) {
-    not_supported("cudaMallocManaged: there is no managed memory here, since host accesses to it could not be checked");
-  });
-}
-
 cudaError_t cudaFree(void* pointer) {
   return call([&](State& s) {
     check_unsafe_call(s);

@@ -61,7 +61,7 @@ void begin(State& s, cudaStream_t handle, cudaStreamCaptureMode mode, CUgraph_st
   s.captures.push_back(std::move(capture));
 }
 
-CUgraph_st* end(State& s, CUstream_st& stream) {
+CUgraph_st* end(CUstream_st& stream) {
   require(stream.capture != nullptr, cudaErrorIllegalState);
   const std::shared_ptr<Capture> capture = stream.capture;
   if (capture->origin != &stream) invalidate(*capture, cudaErrorStreamCaptureUnmatched);
@@ -74,7 +74,6 @@ CUgraph_st* end(State& s, CUstream_st& stream) {
   abandon(*capture);
   require(joined, cudaErrorStreamCaptureUnjoined);
   require(valid, cudaErrorStreamCaptureInvalidated);
-  std::erase(s.captures, capture);
   return graph;
 }
 
@@ -99,11 +98,8 @@ void abandon(Capture& capture) {
 void capture(CUstream_st& stream, Task task) {
   check_valid(*stream.capture);
   CUgraph_st& graph = *stream.capture->graph;
-  auto node = std::make_unique<CUgraphNode_st>(CUgraphNode_st{.graph = &graph,
-                                                              .task = std::move(task),
-                                                              .device = stream.device,
-                                                              .index = static_cast<uint32_t>(graph.nodes.size()),
-                                                              .after = stream.tips});
+  auto node = std::make_unique<CUgraphNode_st>(
+      CUgraphNode_st{.graph = &graph, .task = std::move(task), .device = stream.device, .after = stream.tips});
   stream.tips = {node.get()};
   graph.nodes.push_back(std::move(node));
 }
@@ -181,7 +177,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
   return call([&](State& s) {
     require(graph);
     *graph = nullptr;
-    *graph = end(s, stream_of(s, stream));
+    *graph = end(stream_of(s, stream));
   });
 }
 

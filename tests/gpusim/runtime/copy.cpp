@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "gpusim/runtime/capture.h"
+#include "gpusim/runtime/tasks.h"
 
 namespace gpusim {
 
@@ -99,6 +100,12 @@ Task task_of(const Copy& copy, const Ends& ends, bool stage) {
   }
   return task;
 }
+
+}  // namespace
+
+Task copy_task(State& s, const Copy& copy, bool stage) { return task_of(copy, check(s, copy), stage); }
+
+namespace {
 
 bool is_pageable(const Place& place) { return place.kind == Place::Kind::pageable; }
 

@@ -1,3 +1,5 @@
+#include <cuda_profiler_api.h>
+
 #include <cstring>
 
 #include "gpusim/runtime/capture.h"

@@ -63,7 +63,6 @@ struct CUgraphNode_st {
   CUgraph_st* graph = nullptr;
   gpusim::Task task;
   int device = 0;
-  uint32_t index = 0;  // in its graph
   std::vector<CUgraphNode_st*> after = {};
 };
 

@@ -1,17 +1,12 @@
 #include <cstring>
 
 #include "gpusim/runtime/occupancy.h"
-#include "gpusim/runtime/registration.h"
+#include "gpusim/runtime/tasks.h"
 
 namespace gpusim {
 
 namespace {
 
-struct Configuration {
-  dim3 grid, block;
-  size_t shared = 0;
-  cudaStream_t stream = nullptr;
-};
 thread_local std::vector<Configuration> configurations;
 
 void check(const Configuration& with, const KernelInfo& kernel, const CUkern_st& handle, const Device& device) {
@@ -28,6 +23,21 @@ void check(const Configuration& with, const KernelInfo& kernel, const CUkern_st&
   require(with.shared <= dynamic_limit(handle, kernel, device.number));
 }
 
+/// What later calls answer after a fault.
+cudaError_t error_of(Finding::What fault) {
+  switch (fault) {
+    case Finding::What::out_of_bounds:
+    case Finding::What::use_after_free:
+      return cudaErrorIllegalAddress;
+    case Finding::What::misaligned:
+      return cudaErrorMisalignedAddress;
+    case Finding::What::deadlock:
+      return cudaErrorLaunchTimeout;
+    default:
+      return cudaErrorLaunchFailure;
+  }
+}
+
 std::vector<std::byte> pack(const KernelInfo& kernel, void** arguments) {
   std::vector<std::byte> packed(kernel.parameter_bytes);
   for (size_t i = 0; i < kernel.parameters.size(); ++i)
@@ -35,10 +45,9 @@ std::vector<std::byte> pack(const KernelInfo& kernel, void** arguments) {
   return packed;
 }
 
-void launch(State& s, CUkern_st& handle, const Configuration& with, void** arguments, bool cooperative) {
-  CUstream_st& stream = stream_of(s, with.stream);
-  Device& device = gpusim::device(s);
-  require(stream.device == device.number, cudaErrorInvalidResourceHandle);
+}  // namespace
+
+Task launch_task(Device& device, CUkern_st& handle, const Configuration& with, void** arguments, bool cooperative) {
   const Kernel& kernel = kernel_on(handle, device);
   const KernelInfo& facts = info(kernel);
   check(with, facts, handle, device);
@@ -52,12 +61,22 @@ void launch(State& s, CUkern_st& handle, const Configuration& with, void** argum
                          uint64_t(device.facts.multiprocessors);
     require(uint64_t{with.grid.x} * with.grid.y * with.grid.z <= fit, cudaErrorCooperativeLaunchTooLarge);
   }
-  submit(stream, {.kind = Task::Kind::kernel,
-                  .name = facts.name,
-                  .run = [&kernel, launch = std::move(launch), number = device.number](const Operation& now) mutable {
-                    launch.operation = &now;
-                    if (!run(kernel, launch)) lose_context(number, cudaErrorIllegalAddress);
-                  }});
+  return {.kind = Task::Kind::kernel,
+          .name = facts.name,
+          .run = [&kernel, launch = std::move(launch), number = device.number](const Operation& now) mutable {
+            launch.operation = &now;
+            Finding::What fault{};
+            if (!run(kernel, launch, &fault)) lose_context(number, error_of(fault));
+          }};
+}
+
+namespace {
+
+void launch(State& s, CUkern_st& kernel, const Configuration& with, void** arguments, bool cooperative) {
+  CUstream_st& stream = stream_of(s, with.stream);
+  Device& device = gpusim::device(s);
+  require(stream.device == device.number, cudaErrorInvalidResourceHandle);
+  submit(stream, launch_task(device, kernel, with, arguments, cooperative));
 }
 
 cudaError_t launch_call(const void* function, dim3 grid, dim3 block, void** arguments, size_t shared,

@@ -1,24 +1,4 @@
-#include "gpusim/runtime/peer.h"
-
-#include <array>
-#include <atomic>
-
 #include "gpusim/runtime/state.h"
-
-namespace gpusim {
-
-namespace {
-std::array<std::atomic<uint64_t>, 64> peers_of;  // by device: a bit for each device whose memory it may touch
-}  // namespace
-
-bool may_access(int device, const Memory& memory) {
-  for (const Device& owner : state().devices)
-    if (&owner.memory == &memory)
-      return owner.number == device || (peers_of[static_cast<size_t>(device)] >> owner.number & 1);
-  return true;
-}
-
-}  // namespace gpusim
 
 using namespace gpusim;
 
@@ -35,18 +15,18 @@ cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned flags) {
   return call([&](State& s) {
     require(flags == 0);
     require(device_of(s, peer).number != device(s).number, cudaErrorInvalidDevice);
-    auto& peers = peers_of[static_cast<size_t>(current_device())];
-    require(!(peers >> peer & 1), cudaErrorPeerAccessAlreadyEnabled);
-    peers |= uint64_t{1} << peer;
+    Memory& memory = device_of(s, peer).memory;
+    require(!memory.seen_by(current_device()), cudaErrorPeerAccessAlreadyEnabled);
+    memory.show_to(current_device(), true);
   });
 }
 
 cudaError_t cudaDeviceDisablePeerAccess(int peer) {
   return call([&](State& s) {
     require(device_of(s, peer).number != device(s).number, cudaErrorInvalidDevice);
-    auto& peers = peers_of[static_cast<size_t>(current_device())];
-    require(peers >> peer & 1, cudaErrorPeerAccessNotEnabled);
-    peers &= ~(uint64_t{1} << peer);
+    Memory& memory = device_of(s, peer).memory;
+    require(memory.seen_by(current_device()), cudaErrorPeerAccessNotEnabled);
+    memory.show_to(current_device(), false);
   });
 }
 

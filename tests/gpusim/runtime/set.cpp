@@ -1,22 +1,23 @@
 #include <cstring>
 
-#include "gpusim/runtime/ranges.h"
+#include "gpusim/runtime/tasks.h"
 
 using namespace gpusim;
 
 namespace {
 
-struct Set {
-  const char* call = "";
-  void* to = nullptr;
-  size_t pitch = 0;
-  int value = 0;
-  size_t width = 0, height = 1;
-};
+void fill(std::byte* at, const Set& set) {
+  if (set.element == 1)
+    std::memset(at, static_cast<int>(set.value), set.width);
+  else
+    for (size_t i = 0; i < set.width; i += set.element) std::memcpy(at + i, &set.value, set.element);
+}
 
-/// Sets are asynchronous for the host, except for those of pinned memory by the functions without a stream.
-void set(State& s, const Set& set, CUstream_st& stream, bool blocking) {
-  if (set.width == 0 || set.height == 0) return;
+}  // namespace
+
+namespace gpusim {
+
+Task set_task(State& s, const Set& set) {
   require(set.to);
   if (set.height > 1) require(set.pitch >= set.width, cudaErrorInvalidPitchValue);
   const Place place = place_of(s, set.to);
@@ -29,12 +30,26 @@ void set(State& s, const Set& set, CUstream_st& stream, bool blocking) {
               for (size_t row = 0; row < set.height; ++row) {
                 std::byte* to = static_cast<std::byte*>(set.to) + row * set.pitch;
                 if (!place.memory->note_write(to, set.width, now)) return;
-                std::memset(place.memory->storage(to), set.value, set.width);
+                fill(place.memory->storage(to), set);
               }
             }};
   if (place.kind == Place::Kind::pinned) task.pinned.emplace_back(set.to, extent);
+  return task;
+}
+
+}  // namespace gpusim
+
+namespace {
+
+unsigned byte(int value) { return static_cast<uint8_t>(value); }
+
+/// Sets are asynchronous for the host, except for those of pinned memory by the functions without a stream.
+void set(State& s, const Set& set, CUstream_st& stream, bool blocking) {
+  if (set.width == 0 || set.height == 0) return;
+  Task task = set_task(s, set);
+  const bool of_host = !task.pinned.empty();
   const auto work = submit(stream, std::move(task));
-  if (work && blocking && place.kind == Place::Kind::pinned) wait_for({work});
+  if (work && blocking && of_host) wait_for({work});
 }
 
 }  // namespace
@@ -42,22 +57,22 @@ void set(State& s, const Set& set, CUstream_st& stream, bool blocking) {
 extern "C" {
 
 cudaError_t cudaMemset(void* to, int value, size_t bytes) {
-  return call([&](State& s) { set(s, {"cudaMemset", to, 0, value, bytes}, stream_of(s, nullptr), true); });
+  return call([&](State& s) { set(s, {"cudaMemset", to, 0, byte(value), bytes}, stream_of(s, nullptr), true); });
 }
 
 cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stream) {
-  return call([&](State& s) { set(s, {"cudaMemsetAsync", to, 0, value, bytes}, stream_of(s, stream), false); });
+  return call([&](State& s) { set(s, {"cudaMemsetAsync", to, 0, byte(value), bytes}, stream_of(s, stream), false); });
 }
 
 cudaError_t cudaMemset2D(void* to, size_t pitch, int value, size_t width, size_t height) {
   return call([&](State& s) {
-    set(s, {"cudaMemset2D", to, pitch, value, width, height}, stream_of(s, nullptr), true);
+    set(s, {"cudaMemset2D", to, pitch, byte(value), width, height}, stream_of(s, nullptr), true);
   });
 }
 
 cudaError_t cudaMemset2DAsync(void* to, size_t pitch, int value, size_t width, size_t height, cudaStream_t stream) {
   return call([&](State& s) {
-    set(s, {"cudaMemset2DAsync", to, pitch, value, width, height}, stream_of(s, stream), false);
+    set(s, {"cudaMemset2DAsync", to, pitch, byte(value), width, height}, stream_of(s, stream), false);
   });
 }
 }

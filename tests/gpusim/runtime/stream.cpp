@@ -1,7 +1,7 @@
 #include <algorithm>
 
 #include "gpusim/runtime/capture.h"
-#include "gpusim/runtime/state.h"
+#include "gpusim/runtime/tasks.h"
 
 using namespace gpusim;
 
@@ -36,14 +36,17 @@ void destroy(State& s, CUstream_st& stream) {
   delete &stream;
 }
 
-void add_host_function(State& s, cudaStream_t handle, std::string name, std::function<void()> function) {
-  submit(stream_of(s, handle),
-         {.kind = Task::Kind::host, .name = std::move(name), .run = [function = std::move(function)](const Operation&) {
+}  // namespace
+
+namespace gpusim {
+
+Task host_task(std::string name, std::function<void()> function) {
+  return {.kind = Task::Kind::host, .name = std::move(name), .run = [function = std::move(function)](const Operation&) {
             run_host_function(function);
-          }});
+          }};
 }
 
-}  // namespace
+}  // namespace gpusim
 
 extern "C" {
 
@@ -89,14 +92,14 @@ cudaError_t cudaStreamAddCallback(cudaStream_t stream, cudaStreamCallback_t call
     require(callback && flags == 0);
     CUstream_st& of = stream_of(s, stream);
     check_not_capturing(of);
-    add_host_function(s, stream, "the function of cudaStreamAddCallback", [=] { callback(stream, cudaSuccess, data); });
+    submit(of, host_task("the function of cudaStreamAddCallback", [=] { callback(stream, cudaSuccess, data); }));
   });
 }
 
 cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void* data) {
   return call([&](State& s) {
     require(function);
-    add_host_function(s, stream, "the function of cudaLaunchHostFunc", [=] { function(data); });
+    submit(stream_of(s, stream), host_task("the function of cudaLaunchHostFunc", [=] { function(data); }));
   });
 }
 

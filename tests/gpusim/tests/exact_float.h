@@ -3,8 +3,8 @@
 
 namespace gpusim::exact {
 
-// A reference for floating-point instructions that computes with integers only: numbers are taken apart, results are exact
-// (or as good as exact for rounding), and rounded once. Slow and plain.
+// A reference for floating-point instructions that computes with integers only: numbers are taken apart, results are
+// exact (or as good as exact for rounding), and rounded once. Slow and plain.
 
 enum class Rounding : uint8_t { even, zero, down, up, away };  // .rn .rz .rm .rp .rna
 
@@ -22,7 +22,7 @@ inline constexpr Format f16{11, -14, 15, 16, 0x7fff}, bf16{8, -126, 127, 16, 0x7
 
 __extension__ using Mantissa = unsigned __int128;
 
-/// (-1)^negative · mantissa · 2^exponent, an infinity or a NaN. The mantissa's last bit may stand for anything below it.
+/// (-1)^negative · mantissa · 2^exponent, an infinity or a NaN. The mantissa's last bit may stand for all below it.
 struct Number {
   enum class Kind : uint8_t { finite, infinite, nan };
   Kind kind = Kind::finite;

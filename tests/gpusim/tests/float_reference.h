@@ -29,9 +29,8 @@ struct FloatRules {
 template <class F, class... A>
 uint64_t apply(const FloatRules& rules, F&& f, A... bits) {
   const exact::Format& format = *rules.format;
-  uint64_t result = exact::encode(
-      format, f(exact::decode(format, rules.ftz ? exact::flush(format, bits) : uint64_t{bits})..., rules.rounding),
-      rules.rounding);
+  const auto operand = [&](uint64_t x) { return exact::decode(format, rules.ftz ? exact::flush(format, x) : x); };
+  uint64_t result = exact::encode(format, f(operand(static_cast<uint64_t>(bits))..., rules.rounding), rules.rounding);
   if (rules.ftz) result = exact::flush(format, result);
   if (rules.relu && (result & format.sign()) != 0 && result != format.nan) result = 0;
   return rules.sat ? exact::saturate(format, result) : result;
@@ -94,8 +93,8 @@ inline uint64_t min_max(const FloatRules& rules, const MinMaxRules& how, uint64_
   return how.xorsign ? (result & ~format.sign()) | sign : result;
 }
 
-/// For a result that need not be exact: NaNs and zeros have to be the same, other numbers within so many units of the last
-/// place.
+/// For a result that need not be exact: NaNs and zeros have to be the same, other numbers within so many units of the
+/// last place.
 inline CheckOptions within_units(const exact::Format& format, uint64_t units, std::vector<Bits> values = {}) {
   CheckOptions options;
   if (!values.empty()) options.values = {std::move(values)};

@@ -251,6 +251,7 @@ InstructionCase::InstructionCase(std::string_view text) {
 }
 
 void InstructionCase::store(Slot slot, uint8_t bytes, int lane, Bits value) {
+  if (slot == no_slot) fail("an ignored operand has no value");
   std::byte* at = std::as_writable_bytes(std::span(memory)).data() + slot;
   if (bytes != 0) {
     std::memcpy(at + lane * bytes, &value, bytes);
@@ -263,6 +264,7 @@ void InstructionCase::store(Slot slot, uint8_t bytes, int lane, Bits value) {
 }
 
 Bits InstructionCase::load(const std::vector<Line>& from, Slot slot, uint8_t bytes, int lane) {
+  if (slot == no_slot) fail("an ignored operand has no value");
   const std::byte* at = std::as_bytes(std::span(from)).data() + slot;
   Bits value = 0;
   if (bytes != 0) {

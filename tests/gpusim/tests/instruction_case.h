@@ -58,7 +58,7 @@ class InstructionCase {
   bool is_ignored(size_t operand) const { return slots_[operand] == no_slot; }
   uint8_t bytes(size_t operand) const { return bytes_[operand]; }
 
-  /// Operands are counted as in Op: vectors and pairs element by element.
+  /// Operands are counted as in Op: vectors and pairs element by element. Ignored ones have no values.
   void set(size_t operand, int lane, Bits value) { store(slots_[operand], bytes_[operand], lane, value); }
   Bits get(size_t operand, int lane) const { return get(operand, lane, memory); }
   Bits get(size_t operand, int lane, const std::vector<Line>& from) const {

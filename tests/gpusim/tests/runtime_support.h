@@ -49,3 +49,42 @@ T* pinned(size_t count) {
   ok(cudaMallocHost(&address, count * sizeof(T)));
   return static_cast<T*>(address);
 }
+
+/// Host functions write down their numbers as they run.
+struct Log {
+  std::vector<int> numbers;
+  struct Entry {
+    Log* log;
+    int number;
+  };
+  std::vector<Entry> entries = std::vector<Entry>(100);
+
+  ~Log() { cudaDeviceSynchronize(); }
+  void add(cudaStream_t stream, int number) {
+    Entry& entry = entries[static_cast<size_t>(number)] = {this, number};
+    ok(cudaLaunchHostFunc(
+        stream,
+        [](void* data) {
+          const auto* of = static_cast<Entry*>(data);
+          of->log->numbers.push_back(of->number);
+        },
+        &entry));
+  }
+  bool in_order(int before, int after) const {
+    return std::find(numbers.begin(), numbers.end(), before) < std::find(numbers.begin(), numbers.end(), after);
+  }
+};
+
+struct Stream {
+  explicit Stream(unsigned flags = cudaStreamNonBlocking) { ok(cudaStreamCreateWithFlags(&handle, flags)); }
+  ~Stream() { cudaStreamDestroy(handle); }
+  operator cudaStream_t() const { return handle; }
+  cudaStream_t handle = nullptr;
+};
+
+struct Event {
+  Event() { ok(cudaEventCreate(&handle)); }
+  ~Event() { cudaEventDestroy(handle); }
+  operator cudaEvent_t() const { return handle; }
+  cudaEvent_t handle = nullptr;
+};

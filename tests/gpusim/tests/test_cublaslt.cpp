@@ -20,7 +20,8 @@ struct Case {
   double alpha = 0.75, beta = -0.5;
   bool in_place = false, factors_on_device = false;
   uint32_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
-  std::optional<double> scale_a, scale_b, scale_d;
+  bool broadcast_a = false, broadcast_c = false;  // one A for the batch, one column of C for all
+  std::optional<double> scale_a, scale_b, scale_d, scale_aux;
   bool amax = false;
 };
 
@@ -67,6 +68,7 @@ void check(const Case& x) {
   Buffer daux = is_mask ? Buffer(mask) : Buffer(aux.bytes);
   Buffer sa(float(x.scale_a.value_or(1))), sb(float(x.scale_b.value_or(1))), sd(float(x.scale_d.value_or(1))),
       amax(sizeof(float));
+  Buffer saux(float(x.scale_aux.value_or(1))), amax_aux(sizeof(float));
   const auto alpha = factor(x.scale, x.alpha), beta = factor(x.scale, x.beta);
   Buffer dalpha(alpha), dbeta(beta);
 
@@ -79,6 +81,8 @@ void check(const Case& x) {
   if (x.scale_a) op.set(CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, sa.get<float>());
   if (x.scale_b) op.set(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, sb.get<float>());
   if (x.scale_d) op.set(CUBLASLT_MATMUL_DESC_D_SCALE_POINTER, sd.get<float>());
+  if (x.scale_aux) op.set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_SCALE_POINTER, saux.get<float>());
+  if (x.scale_aux) op.set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_AMAX_POINTER, amax_aux.get<float>());
   if (x.amax) op.set(CUBLASLT_MATMUL_DESC_AMAX_D_POINTER, amax.get<float>());
   if (writes_bias || has(x, CUBLASLT_EPILOGUE_BIAS)) {
     op.set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, dbias.get());
@@ -91,6 +95,8 @@ void check(const Case& x) {
     op.set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_BATCH_STRIDE, int64_t(is_mask ? mask_ld * x.n : aux.stride()));
   }
   Layout la(a), lb(b), lc(c), ld(d);
+  if (x.broadcast_a) la.set(CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, int64_t{0});
+  if (x.broadcast_c) lc.set(CUBLASLT_MATRIX_LAYOUT_LD, int64_t{0});
   Buffer& source = x.in_place ? dd : dc;
   if (x.in_place) dd = Buffer(c.bytes), d.bytes = c.bytes;
   const auto on = [&](const Buffer& device, const std::vector<uint8_t>& host) {
@@ -106,7 +112,7 @@ void check(const Case& x) {
   if (with_aux && !is_mask) aux_after.bytes = daux.read<uint8_t>(aux.bytes.size());
   const auto mask_after = is_mask ? daux.read<uint8_t>(mask.size()) : mask;
   std::vector<double> sums(size_t(std::max(x.m, x.n)));
-  double largest = 0;
+  double largest = 0, largest_aux = 0;
   int wrong = 0;
   const auto same = [&](double got, double expected) { wrong += !(got == expected); };
   for (int batch = 0; batch < x.batch; ++batch) {
@@ -115,17 +121,20 @@ void check(const Case& x) {
       for (int i = 0; i < x.m; ++i) {
         double sum = 0;
         for (int l = 0; l < x.k; ++l) {
-          const double left = t ? a(batch, l, i) : a(batch, i, l);
+          const int from = x.broadcast_a ? 0 : batch;
+          const double left = t ? a(from, l, i) : a(from, i, l);
           const double right = x.transpose_b ? b(batch, j, l) : b(batch, l, j);
           sum += left * right;
           if (has(x, 256) && j == 0) sums[size_t(i)] += left;
           if (has(x, 512) && i == 0) sums[size_t(j)] += right;
         }
-        double v = x.alpha * x.scale_a.value_or(1) * x.scale_b.value_or(1) * sum + x.beta * c(batch, i, j);
+        double v =
+            x.alpha * x.scale_a.value_or(1) * x.scale_b.value_or(1) * sum + x.beta * c(batch, i, x.broadcast_c ? 0 : j);
         if (has(x, CUBLASLT_EPILOGUE_BIAS)) v += bias(batch, i, 0);
         const size_t bit = size_t(batch * mask_ld * x.n + j * mask_ld + i);
         if (with_aux && !backward && is_mask) same(mask_after[bit / 8] >> (bit % 8) & 1, v > 0);
-        if (with_aux && !backward && !is_mask) same(aux_after(batch, i, j), rounded(x.d, v));
+        if (with_aux && !backward && !is_mask) same(aux_after(batch, i, j), rounded(x.d, v * x.scale_aux.value_or(1)));
+        largest_aux = std::fmax(largest_aux, std::fabs(v));
         if (has(x, CUBLASLT_EPILOGUE_RELU)) v = std::fmax(v, 0);
         if (has(x, CUBLASLT_EPILOGUE_GELU)) v = gelu(v);
         if (has(x, 8) && !(mask[bit / 8] >> (bit % 8) & 1)) v = 0;
@@ -152,6 +161,7 @@ void check(const Case& x) {
   }
   CHECK(wrong == 0);
   if (x.amax) CHECK(amax.value() == float(largest));
+  if (x.scale_aux) CHECK(amax_aux.value() == float(largest_aux));
   // What lies between D's columns is as it was.
   int touched = 0;
   for (size_t i = 0; i < d.bytes.size(); ++i)
@@ -213,6 +223,8 @@ TEST_CASE("cublasLt: fp8") {
         if (d == CUDA_R_8F_E5M2 && a == b) continue;
         Case x = fp8(a, b, c, d);
         check(x);
+        x.alpha = -x.alpha, x.beta = -x.beta;  // now the largest magnitude has the other sign
+        check(x);
         x.scale_d = 64;  // beyond the largest
         check(x);
         x.scale_d = 0.00390625;  // below the least normal one
@@ -222,8 +234,7 @@ TEST_CASE("cublasLt: fp8") {
       }
   }
   Case x = fp8(CUDA_R_8F_E4M3, CUDA_R_8F_E4M3, CUDA_R_16BF, CUDA_R_8F_E4M3);
-  x.scale_d = {}, x.amax = true, x.epilogue = CUBLASLT_EPILOGUE_GELU_AUX_BIAS;
-  x.amax = false;
+  x.scale_d = {}, x.amax = false, x.scale_aux = 0.125, x.epilogue = CUBLASLT_EPILOGUE_GELU_AUX_BIAS;
   check(x);
 }
 
@@ -242,6 +253,11 @@ TEST_CASE("cublasLt: transpositions, orders, leading dimensions, batches") {
   Case x;
   x.m = x.n = x.k = 1;
   check(x);
+  Case broadcast;
+  broadcast.batch = 3, broadcast.broadcast_a = broadcast.broadcast_c = true;
+  check(broadcast);
+  broadcast.broadcast_c = false, broadcast.rows_d = true, broadcast.epilogue = CUBLASLT_EPILOGUE_RELU;
+  check(broadcast);
 }
 
 TEST_CASE("cublasLt: every epilogue") {
@@ -293,7 +309,7 @@ TEST_CASE("cublasLt: sums run up k in f32, each step fused, whatever the shape")
   }
 }
 
-TEST_CASE("cublasLt: host factors are read at the call, device factors and scales when it runs") {
+TEST_CASE("cublasLt: host factors are read at the call, device factors when it runs") {
   Matrix a(CUDA_R_32F, 8, 8);
   std::mt19937 random(1);
   a.fill(random);

@@ -142,9 +142,10 @@ TEST_CASE("shfl in place, with immediates and ignored results") {
   rotate.set_each(0, [](int l) { return uint32_t(100 + l); });
   CHECK(rotate.run() == nullptr);
   for (int l = 0; l < warp_size; ++l) CHECK(rotate.get(0, l) == 100 + (l ^ 1));
-  InstructionCase predicate("shfl.sync.down.b32 _|%p0, %r1, 4, 31, -1;");
-  CHECK(predicate.run() == nullptr);
-  for (int l = 0; l < warp_size; ++l) CHECK(predicate.get(1, l) == (l < 28));
+  InstructionCase ignoring("shfl.sync.down.b32 %r0|_, %r1, 4, 31, -1;");
+  ignoring.set_each(2, [](int l) { return uint32_t(l); });
+  CHECK(ignoring.run() == nullptr);
+  for (int l = 0; l < warp_size; ++l) CHECK(ignoring.get(0, l) == (l < 28 ? l + 4 : l));
 }
 
 TEST_CASE("lanes of different sets shuffle apart") {

@@ -54,7 +54,15 @@ uint16_t round_half(double x) {
 /// One half's result.
 template <class H, class F, bool ftz, Clamp clamp, class... A>
 uint16_t half_result(A... x) {
-  auto result = F::template apply<H>(H::value(ftz ? flush_half<H>(x) : x)...);
+  const auto operand = [](uint16_t bits) {
+    const uint16_t flushed = ftz ? flush_half<H>(bits) : bits;
+    const float value = H::value(flushed);
+    if constexpr (requires { typename F::SeesSignOfNan; })
+      return from_bits<float>((bits_of(value) & 0x7fffffff) | (flushed & 0x8000u) << 16);
+    else
+      return value;
+  };
+  auto result = F::template apply<H>(operand(x)...);
   if (clamp == Clamp::saturate) result = saturate(result);
   if (clamp == Clamp::relu) result = result <= 0 ? 0 : result;
   const uint16_t rounded = round_half<H>(result);
@@ -133,6 +141,7 @@ struct Negate {
 };
 template <bool maximum, bool nan, bool xorsign>
 struct HalfMinMax {
+  using SeesSignOfNan = void;  ///< .xorsign takes it from any operand
   template <class H>
   static float apply(float a, float b) {
     return MinMax<maximum, nan, xorsign>()(a, b);

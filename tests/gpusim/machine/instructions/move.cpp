@@ -6,6 +6,16 @@
 namespace gpusim {
 namespace {
 
+template <class T>
+void copy(Lanes& w, const Op& op) {
+  if (op.x[0] != op.x[1]) blend(w.mask, w.of<T>(op.x[0]), w.of<const T>(op.x[1]));
+}
+
+template <class T>
+Choice copy_choice() {
+  return {copy<T>, {sizeof(T), sizeof(T)}, Kind::move};
+}
+
 template <class Whole, class Part>
 void pack(Lanes& w, const Op& op) {
   constexpr int count = sizeof(Whole) / sizeof(Part), bits = 8 * sizeof(Part);
@@ -66,9 +76,8 @@ Choice mov(const ptx::Instruction& instruction, std::span<const Shape>) {
   if (is_vector(1)) return move_vector(type, instruction.operands[1], true);
   if (type == "pred")
     return {[](Lanes& w, const Op& op) { set_predicate(w, op.x[0], read_predicate(w, op, 1)); }, {0, 0}, Kind::move};
-  if (type == "b128") return lanewise([](uint128_t a) { return a; }, Kind::move);
-  return with_width<uint16_t, uint32_t, uint64_t>(
-      "busf", type, []<class T>() { return lanewise([](T a) { return a; }, Kind::move); });
+  if (type == "b128") return copy_choice<uint128_t>();
+  return with_width<uint16_t, uint32_t, uint64_t>("busf", type, []<class T>() { return copy_choice<T>(); });
 }
 
 template <class T>
