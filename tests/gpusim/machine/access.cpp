@@ -133,8 +133,10 @@ void Block::load(Warp& w, const Step& s, uint32_t lanes) {
   for (uint32_t e = 0; e < s.count; ++e)
     if (s.op.operands[e] != no_slot) load_element(s, w.lanes, lanes, at, e * s.bytes, s.op.operands[e]);
   if (s.strong && s.space != Space::shared) ++polls_;
-  if (kernel_.hands_over && s.strong && s.space != Space::shared)
+  if (kernel_.hands_over && s.strong && s.space != Space::shared) {
+    std::lock_guard lock(running_.handed_mutex);
     for_lanes(lanes, [&](int l) { take_over(w, address[l], s.acquires); });
+  }
 }
 
 void Block::store(Warp& w, const Step& s, uint32_t lanes) {

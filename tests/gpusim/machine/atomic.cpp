@@ -126,7 +126,10 @@ void Block::atomic(Warp& w, const Step& s, uint32_t lanes) {
     };
     if (hands) hand_over(w, address[l]);
     const uint64_t old = update(s, at[l], operand(1), operand(2));
-    if (hands) take_over(w, address[l], s.acquires);
+    if (hands) {
+      std::lock_guard lock(running_.handed_mutex);
+      take_over(w, address[l], s.acquires);
+    }
     if (s.op.x[0] != no_slot) std::memcpy(w.lanes.registers + s.op.x[0] + l * s.bytes, &old, s.bytes);
   }
 }

@@ -89,6 +89,7 @@ class Worker {
         }
         if (running_.stop.load(std::memory_order_relaxed)) return;
       }
+      if (all_spun_ && !active.empty()) std::this_thread::yield();
       if (const uint64_t now = running_.progress; now != seen) seen = now, since = 0;
       // A block may wait for one of another worker, which the machine may have put to sleep: all of them have to be at it.
       running_.waited[me_] = since;

@@ -45,9 +45,8 @@ void Block::hand_over(Warp& w, uint64_t address) {
   if (w.has_released) handed.all.join(w.released);
 }
 
-// After the read itself.
+// After the read itself. The caller holds handed_mutex.
 void Block::take_over(Warp& w, uint64_t address, bool now) {
-  std::lock_guard lock(running_.handed_mutex);
   const auto it = running_.handed.find(address);
   if (it == running_.handed.end()) return;
   acquired_reads_.join(it->second.reads);
