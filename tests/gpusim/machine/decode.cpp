@@ -33,8 +33,8 @@ uint64_t immediate_bits(const Operand& o, uint8_t bytes) {
   return bits;
 }
 
-// The line that a programmer wrote: for what was inlined from the toolkit's headers (atomicAdd, __shfl_sync, CUB) the line
-// that it was inlined at.
+// The line that a programmer wrote: for what was inlined from the toolkit's headers (atomicAdd, __shfl_sync, CUB) the
+// line that it was inlined at.
 const ptx::Location& in_program(const ptx::Module& module, const ptx::Location& location) {
   const ptx::Location* where = &location;
   auto is_toolkit = [&](const std::string& file) {

@@ -7,9 +7,9 @@
 
 namespace gpusim {
 
-// Steps after which lanes that stand elsewhere have their turn: the ones in front may wait for them in a loop. Counted by the
-// warp's own steps, so that where its lanes part and meet again does not depend on how warps take turns. Sooner if they do
-// hardly anything but look at memory.
+// Steps after which lanes that stand elsewhere have their turn: the ones in front may wait for them in a loop. Counted
+// by the warp's own steps, so that where its lanes part and meet again does not depend on how warps take turns. Sooner
+// if they do hardly anything but look at memory.
 constexpr uint32_t patience = 4096;
 constexpr uint32_t patience_with_polls = 256, polls_seldom = 16;
 

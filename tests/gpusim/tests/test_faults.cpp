@@ -1,5 +1,5 @@
-// Planted faults: each is found, as what it is, at its line, for any order of blocks and warps and any number of threads;
-// the same program without it is clean.
+// Planted faults: each is found, as what it is, at its line, for any order of blocks and warps and any number of
+// threads; the same program without it is clean.
 #include <cuda_runtime_api.h>
 #include <doctest/doctest.h>
 
