@@ -55,6 +55,7 @@ struct LaunchReport {
   struct ByKind {
     uint64_t integer = 0, f32 = 0, f64 = 0, half = 0, convert = 0, move = 0, predicate = 0, control = 0, memory = 0,
              warp = 0, tensor = 0;
+    bool operator==(const ByKind&) const = default;
   } warp_by_kind;
   uint64_t global_load_requests = 0, global_load_sectors = 0;  ///< sectors of 32 bytes, of each warp's request
   uint64_t global_store_requests = 0, global_store_sectors = 0;
@@ -68,6 +69,7 @@ struct LaunchReport {
   uint64_t branches = 0, divergent_branches = 0;  ///< of warps
   uint64_t barriers = 0;                          ///< arrivals of warps
   uint64_t tensor_operations = 0;                 ///< multiply-adds in mma, of all lanes together
+  bool operator==(const LaunchReport&) const = default;
 };
 /// The launches since the last call, in the order in which they ran, and forgets them.
 std::vector<LaunchReport> take_launches();

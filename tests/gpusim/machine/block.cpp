@@ -66,7 +66,8 @@ void Block::start(uint32_t linear) {
     w.alive = lanes == warp_size ? all_lanes : (1u << lanes) - 1;
     w.lanes.exited = ~w.alive;  // those that never were
     w.groups = {{.pc = 0, .mask = w.alive}};
-    w.ran_out = false;
+    w.ran = w.polls = w.turn = 0;
+    w.fair = false;
     w.clock.fill(0);
     w.clock[i] = 1;
     std::fill(w.local_written.begin(), w.local_written.end(), 0);

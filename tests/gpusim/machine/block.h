@@ -51,8 +51,11 @@ struct Warp {
   uint32_t index = 0;
   uint32_t alive = 0;  ///< lanes that have not ended
   std::vector<Group> groups;
-  bool ran_out = false;  ///< its last slice ended in the middle
-  uint32_t turn = 0;     ///< which group goes first after a slice ran out, so that none waits for ever
+  uint32_t polls = 0;      ///< strong reads of the last steps
+  uint32_t ran = 0;        ///< steps since lanes that stand elsewhere had their turn
+  bool fair = false;       ///< the last group has such a turn, and goes on with it
+  uint32_t fair_next = 0;  ///< and to which step, at most
+  uint32_t turn = 0;       ///< whose turn it was
   WarpClock clock{};
   std::vector<std::byte> local;        ///< of each lane in turn
   std::vector<uint8_t> local_written;  ///< a byte for each byte

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstdio>
 
 #include "gpusim/error.h"
 #include "gpusim/machine/allocate.h"
@@ -74,7 +75,8 @@ void Decoder::decode_body(Frame& frame) {
   const ptx::Function& f = *frame.function;
   int depth = 0;
   for (const Frame* up = frame.caller; up; up = up->caller, ++depth)
-    if (up->function == &f) fail("{}: {} calls itself; recursion cannot be simulated", kernel_.info.name, f.name);
+    if (up->function == &f)
+      fail("{}: {} calls itself; recursion cannot be simulated", kernel_.info.name, demangled(f.name));
   for (const ptx::Register& r : f.registers) {
     const Slot stand_in = first_stand_in + static_cast<Slot>(registers_.size());
     registers_[stand_in] = r.bytes;
@@ -168,6 +170,10 @@ void Decoder::decode_arithmetic(Frame& frame, const ptx::Instruction& i, Step& s
   set_operands(step, slots);
   const Operand& to = i.operands.at(0);
   step.results = static_cast<uint8_t>(to.elements.empty() ? 1 : to.elements.size());
+  if (step.kind == Kind::tensor)
+    for (const std::string& shape : i.modifiers)
+      if (uint32_t m = 0, n = 0, k = 0; std::sscanf(shape.c_str(), "m%un%uk%u", &m, &n, &k) == 3)
+        step.multiply_adds = m * n * k;
   if (const int m = members_of(i, flat.size()); m != not_collective) {
     step.action = Action::collective;
     step.members = m < 0 ? constant(all_lanes, 4) : slots[m];

@@ -106,8 +106,8 @@ Decoder::Address Decoder::address_of(const Frame& frame, const ptx::Instruction&
   if (const auto it = shared_.find(symbol); it != shared_.end()) return {ptx::Space::shared, it->second};
   if (void* p = program_.variable(symbol)) return {ptx::Space::global, reinterpret_cast<uint64_t>(p)};
   if (program_.module().find(symbol))
-    refuse(i,
-           fmt::format("the address of the function {} is taken; calls through pointers cannot be simulated", symbol));
+    refuse(i, fmt::format("the address of the function {} is taken; calls through pointers cannot be simulated",
+                          demangled(symbol)));
   refuse(i, fmt::format("nothing is named {}", symbol));
 }
 

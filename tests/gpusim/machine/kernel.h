@@ -57,8 +57,9 @@ struct Step {
   uint8_t results = 0;   ///< the first ones of them, or of op.x
   Slot guard = no_slot;
   bool guard_negated = false;
-  uint32_t site = 0;    ///< index into Kernel::sites
-  uint32_t target = 0;  ///< branch: a step
+  uint32_t site = 0;           ///< index into Kernel::sites
+  uint32_t target = 0;         ///< branch: a step
+  uint32_t multiply_adds = 0;  ///< of mma, by a warp
   Slot members = no_slot;
 
   // Memory.

@@ -7,22 +7,30 @@
 
 namespace gpusim {
 
+// Steps after which lanes that stand elsewhere have their turn: the ones in front may wait for them in a loop. Counted
+// by the warp's own steps, so that where its lanes part and meet again does not depend on how warps take turns. Sooner
+// if they do hardly anything but look at memory.
+constexpr uint32_t patience = 4096;
+constexpr uint32_t patience_with_polls = 256, polls_seldom = 16;
+
 // Takes the runnable group with the lowest step out of the warp, together with all others that stand there. In a fair
-// turn another one goes first, in case the lowest waits for it in a loop.
+// turn another one goes first, in case the lowest waits for it.
 bool Block::take_group(Warp& w, Group& g, uint32_t& next_pc, bool fair) {
   std::vector<Group>& groups = w.groups;
+  std::array<uint32_t, warp_size> runnable;  // steps, by their order
+  uint32_t n = 0;
   int best = -1;
-  uint32_t runnable = 0;
   for (size_t k = 0; k < groups.size(); ++k) {
     if (groups[k].wait != Group::Wait::runs) continue;
-    ++runnable;
+    runnable[n++] = groups[k].pc;
     if (best < 0 || groups[k].pc < groups[best].pc) best = static_cast<int>(k);
   }
   if (best < 0) return false;
-  if (fair && runnable > 1) {
-    uint32_t skip = ++w.turn % runnable;
+  if (fair && n > 1) {
+    std::sort(runnable.begin(), runnable.begin() + n);
+    const uint32_t pc = runnable[++w.turn % n];
     for (size_t k = 0; k < groups.size(); ++k)
-      if (groups[k].wait == Group::Wait::runs && skip-- == 0) best = static_cast<int>(k);
+      if (groups[k].wait == Group::Wait::runs && groups[k].pc == pc) best = static_cast<int>(k);
   }
   g = groups[best];
   groups.erase(groups.begin() + best);
@@ -92,7 +100,7 @@ void Block::run_together(Warp& w, const Step& s, uint32_t lanes) {
   if (s.action == Action::load_matrix) return load_matrix(w, s, lanes);
   if (s.action == Action::store_matrix) return store_matrix(w, s, lanes);
   s.op.run(w.lanes, s.op);
-  if (s.kind == Kind::tensor) counters.tensor_operations += s.op.immediate > 0 ? s.op.immediate : 0;
+  counters.tensor_operations += s.multiply_adds;
   if (w.lanes.fault) find(Finding::What::wrong_members, w, s, std::countr_zero(lanes), w.lanes.fault, false);
 }
 
@@ -146,9 +154,25 @@ uint64_t Block::run_warp(Warp& w, uint64_t steps) {
   const Step* const program = kernel_.steps.data();
   Group g;
   uint32_t next_pc = ~0u;  // the lowest step of another runnable group
-  if (!take_group(w, g, next_pc, std::exchange(w.ran_out, false))) return 0;
+  const bool looks = w.ran % patience_with_polls == 0 && w.polls * polls_seldom > patience_with_polls;
+  if (w.ran % patience_with_polls == 0) w.polls = 0;
+  const bool turn_over = w.ran >= patience || looks;
+  if (turn_over) w.ran = 0;
+  if (!turn_over && w.fair) {
+    g = w.groups.back();  // its turn goes on
+    w.groups.pop_back();
+    next_pc = w.fair_next;
+  } else {
+    w.fair = turn_over;
+    if (!take_group(w, g, next_pc, w.fair)) {
+      w.fair = false;
+      return 0;
+    }
+  }
   uint32_t pc = g.pc, mask = g.mask;
-  uint64_t left = steps;
+  const uint64_t given = steps = std::min<uint64_t>(steps, patience_with_polls - w.ran % patience_with_polls);
+  const uint64_t polls_before = polls_;
+  uint64_t left = given;
   while (left > 0) {
     --left;
     const Step& s = program[pc];
@@ -157,18 +181,14 @@ uint64_t Block::run_warp(Warp& w, uint64_t steps) {
       const uint32_t p = w.lanes.predicate(s.guard);
       lanes &= s.guard_negated ? ~p : p;
     }
-    if (lanes == 0) {
-      ++pc;
-    } else if (s.action == Action::arithmetic) {
-      w.lanes.mask = lanes;
-      s.op.run(w.lanes, s.op);
-      count(s, lanes);
-      ++pc;
-    } else if (s.action == Action::branch) {
-      count(s, lanes);
+    if (s.action == Action::branch) {
+      // Its guard says where to: all lanes execute it.
+      count(s, mask);
       ++counters.branches;
       if (lanes == mask) {
         pc = s.target;
+      } else if (lanes == 0) {
+        ++pc;
       } else {
         ++counters.divergent_branches;
         w.groups.push_back({.pc = s.target, .mask = lanes});
@@ -176,6 +196,13 @@ uint64_t Block::run_warp(Warp& w, uint64_t steps) {
         mask &= ~lanes;
         ++pc;
       }
+    } else if (lanes == 0) {
+      ++pc;
+    } else if (s.action == Action::arithmetic) {
+      w.lanes.mask = lanes;
+      s.op.run(w.lanes, s.op);
+      count(s, lanes);
+      ++pc;
     } else if (s.action < Action::regroups) {
       now_ = clock_ + steps - left;
       run_simple(w, s, lanes);
@@ -196,15 +223,19 @@ uint64_t Block::run_warp(Warp& w, uint64_t steps) {
     if (mask == 0 || pc >= next_pc) {
       if (mask) w.groups.push_back({.pc = pc, .mask = mask});
       mask = 0;
+      w.fair = false;
       if (!take_group(w, g, next_pc, false)) break;
       pc = g.pc;
       mask = g.mask;
     }
   }
-  if (mask) {
+  if (mask)
     w.groups.push_back({.pc = pc, .mask = mask});
-    w.ran_out = true;
-  }
+  else
+    w.fair = false;
+  w.fair_next = next_pc;
+  w.ran += static_cast<uint32_t>(given - left);
+  w.polls += static_cast<uint32_t>(polls_ - polls_before);
   clock_ += steps - left;
   return 1;
 }

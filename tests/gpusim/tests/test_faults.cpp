@@ -1,8 +1,10 @@
-// Planted faults: each is found, as what it is, at its line, for any order of blocks and warps and any number of threads;
-// the same program without it is clean.
+// Planted faults: each is found, as what it is, at its line, for any order of blocks and warps and any number of
+// threads; the same program without it is clean.
 #include <cuda_runtime_api.h>
 #include <doctest/doctest.h>
 
+#include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <map>
 #include <set>
@@ -99,5 +101,69 @@ TEST_CASE("What cannot be simulated is refused with a message") {
     CHECK(found[0].what == Finding::What::misuse);
     CHECK(found[0].text.find(fault.name) != std::string::npos);
   }
+  gpusim::options().print = before;
+}
+
+namespace {
+
+/// What a program of its own says and answers; the program is a test case of this file that is skipped otherwise.
+int status_of(const std::string& environment, const std::string& test_case) {
+  const std::string self = std::filesystem::read_symlink("/proc/self/exe");
+  const std::string command =
+      environment + " '" + self + "' --no-skip --test-case='" + test_case + "' > /dev/null 2>&1";
+  return WEXITSTATUS(std::system(command.c_str()));
+}
+
+bool only(Finding::What what) {
+  const auto found = gpusim::take_findings();
+  for (const Finding& f : found) INFO(f.text);
+  return found.size() == 1 && found[0].what == what && !found[0].text.empty();
+}
+
+}  // namespace
+
+TEST_CASE("A program that leaks" * doctest::skip()) {
+  OnDevice<int> freed(10);
+  void* leaked = nullptr;
+  CHECK(cudaMalloc(&leaked, 100) == cudaSuccess);
+}
+TEST_CASE("A program that frees" * doctest::skip()) { OnDevice<int> freed(10); }
+TEST_CASE("A program that reads behind the end and never asks" * doctest::skip()) { faults_of_memory()[0].run(1); }
+
+TEST_CASE("Findings that nobody took, and leaks where they are asked for, are the program's exit status") {
+  CHECK(status_of("GPUSIM_LEAKS=1", "A program that leaks") == 86);
+  CHECK(status_of("GPUSIM_LEAKS=0", "A program that leaks") == 0);
+  CHECK(status_of("GPUSIM_LEAKS=1", "A program that frees") == 0);
+  CHECK(status_of("", "A program that reads behind the end and never asks") == 86);
+}
+
+TEST_CASE("What the host does wrong") {
+  const bool before = gpusim::options().print;
+  gpusim::options().print = false;
+  gpusim::take_findings();
+  void *device = nullptr, *pinned = nullptr;
+  int host[16] = {};
+  REQUIRE(cudaMalloc(&device, sizeof host) == cudaSuccess);
+  REQUIRE(cudaMallocHost(&pinned, sizeof host) == cudaSuccess);
+
+  CHECK(cudaMemcpy(device, host, sizeof host, cudaMemcpyDeviceToHost) != cudaSuccess);
+  CHECK(only(Finding::What::misuse));
+  CHECK(cudaMemcpy(device, host, sizeof host, cudaMemcpyHostToDevice) == cudaSuccess);
+  CHECK(gpusim::take_findings().empty());
+
+  CHECK(cudaMemcpyAsync(pinned, device, sizeof host, cudaMemcpyDeviceToHost, nullptr) == cudaSuccess);
+  CHECK(*static_cast<volatile int*>(pinned) != 1);  // the copy may not have come yet
+  CHECK(only(Finding::What::host_access));
+  CHECK(cudaMemcpyAsync(pinned, device, sizeof host, cudaMemcpyDeviceToHost, nullptr) == cudaSuccess);
+  CHECK(cudaDeviceSynchronize() == cudaSuccess);
+  CHECK(*static_cast<volatile int*>(pinned) == 0);
+  CHECK(gpusim::take_findings().empty());
+
+  CHECK(cudaFree(device) == cudaSuccess);
+  CHECK(gpusim::take_findings().empty());
+  CHECK(cudaFree(device) != cudaSuccess);
+  CHECK(only(Finding::What::use_after_free));
+  CHECK(cudaFreeHost(pinned) == cudaSuccess);
+  cudaGetLastError();
   gpusim::options().print = before;
 }
