@@ -59,6 +59,7 @@ void Block::start(uint32_t linear) {
   acquired_reads_.of.clear();
   barriers_.fill({});
   clock_ = 0;
+  changes_before_ = ~uint64_t{0};
   random_.seed(running_.seed * 0x9e3779b97f4a7c15u + linear);
   for (uint32_t i = 0; i < warps_.size(); ++i) {
     Warp& w = warps_[i];
@@ -119,9 +120,10 @@ void Block::set_specials() {
 
 bool Block::run(uint64_t steps) {
   const uint64_t slice = 4096;
+  changes_before_ = changes();
   while (steps > 0) {
     bool moved = false, alive = false, awake = false;
-    const uint64_t changes = counters.global_store_requests + counters.barriers;
+    const uint64_t before_round = changes();
     if (running_.seed) std::shuffle(order_.begin(), order_.end(), random_);
     for (uint32_t i : order_) {
       Warp& w = warps_[i];
@@ -146,7 +148,7 @@ bool Block::run(uint64_t steps) {
       stuck();
       return true;
     }
-    if (!awake && counters.global_store_requests + counters.barriers == changes) return false;
+    if (!awake && changes() == before_round) return false;
   }
   return false;
 }

@@ -89,6 +89,8 @@ class Block {
 
   uint32_t linear() const { return linear_; }
   uint64_t clock() const { return clock_; }
+  /// Neither a store nor a barrier was in the last run().
+  bool spins() const { return changes() == changes_before_; }
   LaunchReport counters;
   SectorSet launch_sectors;
 
@@ -154,6 +156,7 @@ class Block {
     thread_instructions_ -= std::popcount(lanes);
   }
 
+  uint64_t changes() const { return counters.global_store_requests + counters.barriers; }
   void set_specials();
   /// A finding at a step; ends the launch if `fatal`.
   void find(Finding::What what, const Warp& w, const Step& s, uint32_t lane, const std::string& text, bool fatal,
@@ -187,6 +190,7 @@ class Block {
   SectorSet block_sectors_;
   uint64_t by_kind_[static_cast<int>(Kind::count)] = {};
   uint64_t thread_instructions_ = 0;
+  uint64_t changes_before_ = 0;
   uint64_t clock_ = 0;                                       // steps of this block: what %clock reads
   std::set<std::tuple<uint8_t, uint32_t, uint32_t>> known_;  // findings of this launch, so that texts are made once
 

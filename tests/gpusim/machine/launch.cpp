@@ -32,6 +32,8 @@ std::vector<uint32_t> order_of_blocks(uint64_t blocks, uint64_t seed) {
 
 // Steps that a block runs before another one has its turn.
 constexpr uint64_t time_slice = 200'000;
+// The same in kernels whose blocks wait for one another, and for one that changed nothing in its last slice.
+constexpr uint64_t handing_slice = 20'000, spinning_slice = 500;
 
 class Worker {
  public:
@@ -74,7 +76,9 @@ class Worker {
       }
       for (size_t k = 0; k < active.size();) {
         const uint64_t before = active[k]->clock();
-        const bool ended = active[k]->run(time_slice);
+        const bool ended = active[k]->run(!running_.kernel->hands_over ? time_slice
+                                          : active[k]->spins()         ? spinning_slice
+                                                                       : handing_slice);
         since += active[k]->clock() - before;
         if (ended) {
           idle.push_back(active[k]);
