@@ -80,6 +80,15 @@ void store_element(const Step& s, Lanes& w, uint32_t lanes, std::byte* const* at
   }
 }
 
+// A struct copied through wider registers brings its padding along: true if what byte `at` of an access goes into was
+// written in part. `id`: that of the block whose shared memory it is.
+bool padding(const Cell* cells, uint32_t shift, uint64_t begin, uint32_t at, uint32_t register_bytes, uint32_t id) {
+  const uint64_t first = begin + at / register_bytes * register_bytes;
+  for (uint64_t b = first; b < first + register_bytes; b += uint64_t{1} << shift)
+    if (const uint32_t by = cells[b >> shift].writer.operation; id ? by == id : by != 0) return true;
+  return false;
+}
+
 const char* verb(Touch touch) { return touch == Touch::read ? "reads" : touch == Touch::write ? "writes" : "updates"; }
 
 }  // namespace
@@ -255,7 +264,10 @@ bool Block::locate_global(Warp& w, const Step& s, uint32_t lanes, const uint64_t
             if (clash == Clash::none) clash = written;
           }
           if (clash == Clash::none) continue;
-          if (clash == Clash::uninitialised ? !running_.check_initialised : !running_.check_races) continue;
+          if (clash == Clash::uninitialised
+                  ? !running_.check_initialised || padding(cells, page.shift, in_page, b, s.bytes, 0)
+                  : !running_.check_races)
+            continue;
           if (clash == Clash::race && other.writes && values &&
               same_bytes(w, address[l] + b, step, l, other, values + l * bytes + b, values, bytes, address))
             continue;
@@ -350,7 +362,10 @@ bool Block::locate_shared(Warp& w, const Step& s, uint32_t lanes, const uint64_t
           if (clash == Clash::none) clash = written;
         }
         if (clash == Clash::none) continue;
-        if (clash == Clash::uninitialised ? !running_.check_initialised : !running_.check_races) continue;
+        if (clash == Clash::uninitialised ? !running_.check_initialised || padding(shared_cells_.data(), shared_shift_,
+                                                                                   address[l], b, s.bytes, shared_id_)
+                                          : !running_.check_races)
+          continue;
         if (clash == Clash::race && other.writes && values &&
             same_bytes(w, address[l] + b, step, l, other, values + l * bytes + b, values, bytes, address))
           continue;

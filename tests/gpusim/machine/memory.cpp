@@ -254,9 +254,15 @@ bool Memory::for_range(uint64_t address, uint64_t bytes, const Operation& now, c
       Cell* cells = p.at_least(at % 4 || end % 4 ? 1 : 4);
       for (uint64_t c = at; c < end; c += 1u << p.shift) {
         Other one;
-        if (const Clash found = part(cells[(c - start) >> p.shift], c, one);
-            clash == Clash::none && found != Clash::none)
-          clash = found, where = c, other = one;
+        const Clash found = part(cells[(c - start) >> p.shift], c, one);
+        if (clash != Clash::none || found == Clash::none) continue;
+        // Structs have padding: a hole within 8 bytes of which some were written.
+        const uint64_t eight = (c - start) / 8 * 8;
+        auto written = [&](uint64_t b) { return cells[b >> p.shift].writer.operation != 0; };
+        bool padding = false;
+        for (uint64_t b = eight; b < eight + 8; b += 1u << p.shift) padding |= written(b);
+        if (found == Clash::uninitialised && padding) continue;
+        clash = found, where = c, other = one;
       }
     }
     p.unlock();
