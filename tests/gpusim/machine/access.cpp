@@ -111,6 +111,15 @@ void touch_cells(uint32_t lanes, const uint64_t* address, uint32_t bytes, uint32
   });
 }
 
+/// A struct copied through wider registers brings its padding along: true if what byte `at` of an access goes into was
+/// written in part. `id`: that of the block whose shared memory it is.
+bool padding(const Cell* cells, uint32_t shift, uint64_t begin, uint64_t at, uint32_t register_bytes, uint32_t id) {
+  const uint64_t first = begin + at / register_bytes * register_bytes;
+  for (uint64_t b = first; b < first + register_bytes; b += uint64_t{1} << shift)
+    if (const uint32_t by = cells[b >> shift].writer.operation; id ? by == id : by != 0) return true;
+  return false;
+}
+
 const char* verb(Touch touch) { return touch == Touch::read ? "reads" : touch == Touch::write ? "writes" : "updates"; }
 
 }  // namespace
@@ -291,6 +300,9 @@ bool Block::locate_global(Warp& w, const Step& s, uint32_t lanes, const uint64_t
           same, address, bytes, 1u << shift, touch, t,
           [&](uint64_t a) -> Cell& { return cells[a % page_bytes >> shift]; },
           [&](Clash clash, int l, uint64_t a, const Other& other) {
+            if (clash == Clash::uninitialised && touch == Touch::read &&
+                padding(cells, shift, address[l] % page_bytes, a - address[l], s.bytes, 0))
+              return;
             page.unlock();
             if (matters(clash, w, a, 1u << shift, l, other, values, bytes, address))
               report_clash(clash, w, s, l, a, touch, other, memory->describe(a));
@@ -393,6 +405,9 @@ bool Block::locate_shared(Warp& w, const Step& s, uint32_t lanes, const uint64_t
     touch_cells(
         lanes, address, bytes, 1u << shift, touch, t, [&](uint64_t a) -> Cell& { return shared_cells_[a >> shift]; },
         [&](Clash clash, int l, uint64_t a, const Other& other) {
+          if (clash == Clash::uninitialised && touch == Touch::read &&
+              padding(shared_cells_.data(), shift, address[l], a - address[l], s.bytes, shared_id_))
+            return;
           if (matters(clash, w, a, 1u << shift, l, other, values, bytes, address))
             report_clash(clash, w, s, l, a, touch, other, describe_shared(a));
         });

@@ -258,6 +258,23 @@ void Memory::report_clash(Clash clash, uint64_t address, const Operation& now, c
   report(f);
 }
 
+namespace {
+// Structs have padding: an unwritten place within 8 bytes that were written in part, and again a struct further on and back.
+// One number that is missing in an array is none, unless the range is so short that both look alike.
+bool is_padding(const Page& page, uint64_t start, uint64_t address, uint64_t bytes, uint64_t at) {
+  auto is_written = [&](uint64_t a) { return page.cells[(a - start) >> page.shift].writer.operation != 0; };
+  bool some = false;
+  for (uint64_t a = at / 8 * 8; a < at / 8 * 8 + 8; a += 1u << page.shift) some |= is_written(a);
+  if (!some) return false;
+  const uint64_t begin = std::max(start, address), end = std::min(start + page.bytes, address + bytes);
+  for (uint64_t size : {16, 24, 32, 40, 48, 56, 64})
+    if (bytes % size == 0 && (at < begin + size || !is_written(at - size)) &&
+        (at + size >= end || !is_written(at + size)))
+      return true;
+  return false;
+}
+}  // namespace
+
 // Calls whole(page, address) for pages that the range covers (to the end of the allocation), part(cell, address) for
 // the cells of others; both return a Clash. Stops reporting after the first.
 template <class Whole, class Part>
@@ -278,9 +295,10 @@ bool Memory::for_range(uint64_t address, uint64_t bytes, const Operation& now, c
       Cell* cells = p.at_least(at % 4 || end % 4 ? 1 : 4);
       for (uint64_t c = at; c < end; c += 1u << p.shift) {
         Other one;
-        if (const Clash found = part(cells[(c - start) >> p.shift], c, one);
-            clash == Clash::none && found != Clash::none)
-          clash = found, where = c, other = one;
+        const Clash found = part(cells[(c - start) >> p.shift], c, one);
+        if (clash != Clash::none || found == Clash::none) continue;
+        if (found == Clash::uninitialised && is_padding(p, start, address, bytes, c)) continue;
+        clash = found, where = c, other = one;
       }
     }
     p.unlock();
