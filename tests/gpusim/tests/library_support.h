@@ -43,8 +43,8 @@ void with_workspace(F&& algorithm) {
   ok(algorithm(workspace.data(), bytes));
 }
 
-/// CUB's merge of two runs in shared memory reads one key behind the last one of a tile, in a place that is there for this
-/// and that nothing wrote, and drops it: SerialMerge loads the next key before it asks whether its run has one.
+/// CUB's merge of two runs in shared memory reads one key behind the last one of a tile, in a place that is there for
+/// this and that nothing wrote, and drops it: SerialMerge loads the next key before it asks whether its run has one.
 inline bool passed_over(const gpusim::Finding& finding) {
   return finding.what == gpusim::Finding::What::uninitialised_read &&
          finding.text.find("(block_merge_sort.cuh:") != std::string::npos;

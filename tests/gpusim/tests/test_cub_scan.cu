@@ -75,8 +75,9 @@ TEST_CASE("cub: DeviceSelect") {
     for (size_t i = 0; i < n; ++i)
       if (f[i]) wanted.push_back(x[i]);
     check(wanted);
-    with_workspace(
-        [&](void* w, size_t& b) { return cub::DeviceSelect::If(w, b, in.data(), out.data(), count.data(), n, Even{}); });
+    with_workspace([&](void* w, size_t& b) {
+      return cub::DeviceSelect::If(w, b, in.data(), out.data(), count.data(), n, Even{});
+    });
     wanted.clear();
     std::copy_if(x.begin(), x.end(), std::back_inserter(wanted), Even{});
     check(wanted);
