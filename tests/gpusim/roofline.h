@@ -38,8 +38,8 @@ struct Bound {
   double microseconds = 0;
   std::string by;  ///< "DRAM", "issue", "f32", "integer", "f64", "shared memory", "tensor cores"
 };
-/// The largest of what DRAM (each sector once, for data that no cache holds yet), instruction issue, each kind of arithmetic, shared-memory passes and tensor operations
-/// need at least, with all multiprocessors busy all the time.
+/// The largest of what DRAM (each sector once, for data that no cache holds yet), instruction issue, each kind of
+/// arithmetic, shared-memory passes and tensor operations need at least, with all multiprocessors busy all the time.
 Bound least_time(const LaunchReport& launch, const Gpu& gpu);
 
 }  // namespace gpusim

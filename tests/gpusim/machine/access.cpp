@@ -3,6 +3,7 @@
 #include <bit>
 #include <cstring>
 
+#include "gpusim/machine/access.h"
 #include "gpusim/machine/block.h"
 #include "gpusim/machine/memory.h"
 
@@ -11,12 +12,6 @@ namespace gpusim {
 using ptx::Space;
 
 namespace {
-
-// f(lane) for the lanes in a mask.
-template <class F>
-inline void for_lanes(uint32_t mask, F&& f) {
-  for (; mask; mask &= mask - 1) f(std::countr_zero(mask));
-}
 
 // R is the register's type: a narrower M is extended as its signedness says.
 template <class M, class R>
@@ -79,48 +74,6 @@ void store_element(const Step& s, Lanes& w, uint32_t lanes, std::byte* const* at
       return store_lanes(lanes, at, offset, s.bytes, w.of<Bytes16>(from));
   }
 }
-
-std::string bytes_text(uint32_t n) { return fmt::format("{} byte{}", n, n == 1 ? "" : "s"); }
-
-/// Notes an access in the cells that it touches, lane by lane, `step` bytes a cell; on_clash(clash, lane, address, other)
-/// for those that clash.
-template <class CellAt, class OnClash>
-void touch_cells(uint32_t lanes, const uint64_t* address, uint32_t bytes, uint32_t step, Touch touch, Toucher t,
-                 CellAt&& cell_at, OnClash&& on_clash) {
-  const Cell* previous = nullptr;
-  for_lanes(lanes, [&](int l) {
-    t.lane = l;
-    for (uint32_t b = 0; b < bytes; b += step) {
-      Cell& cell = cell_at(address[l] + b);
-      if (touch == Touch::read && &cell == previous && cell.reader.operation == t.id &&
-          !(cell.writer.operation == t.id && cell.writer.block == t.block && cell.writer.warp == t.warp)) {
-        cell.reader.lane = many_lanes;  // what the lane before has just read
-        continue;
-      }
-      previous = &cell;
-      Other other;
-      Clash clash = Clash::none;
-      if (touch != Touch::write) clash = note_read(cell, t, other);
-      if (touch != Touch::read) {
-        const Clash written = note_write(cell, t, false, other);
-        if (clash == Clash::none) clash = written;
-      }
-      if (clash != Clash::none) [[unlikely]]
-        on_clash(clash, l, address[l] + b, other);
-    }
-  });
-}
-
-/// A struct copied through wider registers brings its padding along: true if what byte `at` of an access goes into was
-/// written in part. `id`: that of the block whose shared memory it is.
-bool padding(const Cell* cells, uint32_t shift, uint64_t begin, uint64_t at, uint32_t register_bytes, uint32_t id) {
-  const uint64_t first = begin + at / register_bytes * register_bytes;
-  for (uint64_t b = first; b < first + register_bytes; b += uint64_t{1} << shift)
-    if (const uint32_t by = cells[b >> shift].writer.operation; id ? by == id : by != 0) return true;
-  return false;
-}
-
-const char* verb(Touch touch) { return touch == Touch::read ? "reads" : touch == Touch::write ? "writes" : "updates"; }
 
 }  // namespace
 
@@ -238,108 +191,8 @@ void Block::report_clash(Clash clash, Warp& w, const Step& s, uint32_t lane, uin
        false, &site, address);
 }
 
-bool Block::locate_global(Warp& w, const Step& s, uint32_t lanes, const uint64_t* address, uint32_t bytes, Touch touch,
-                          const std::byte* values, std::byte** at) {
-  uint32_t sectors = 0;
-  const Toucher t{.operation = launch_.operation,
-                  .id = launch_.operation->id,
-                  .block = linear_,
-                  .warp = w.index,
-                  .site = s.site,
-                  .strong = s.strong,
-                  .clock = &w.clock,
-                  .acquired = kernel_.hands_over ? &acquired_ : nullptr,
-                  .acquired_reads = kernel_.hands_over ? &acquired_reads_ : nullptr};
-  for (uint32_t rest = lanes; rest;) {
-    const int first = std::countr_zero(rest);
-    const uint64_t page_number = address[first] / page_bytes;
-    uint32_t same = 0;
-    for (int l = 0; l < warp_size; ++l) same |= uint32_t{address[l] / page_bytes == page_number} << l;
-    same &= rest;
-    rest &= ~same;
-    Memory* const memory = memory_of(reinterpret_cast<void*>(address[first]));
-    if (!memory) {
-      find(Finding::What::out_of_bounds, w, s, first,
-           fmt::format("{} {} at {:#x}, which is {}", verb(touch), bytes_text(bytes), address[first],
-                       address[first] < page_bytes ? "the null pointer, or next to it"
-                                                   : "no address of a device (of the host?)"),
-           true, nullptr, address[first]);
-      return false;
-    }
-    if (!memory->seen_by(kernel_.program->device())) {
-      find(Finding::What::out_of_bounds, w, s, first,
-           fmt::format("{} {} bytes at {} on another device, without cudaDeviceEnablePeerAccess", verb(touch), bytes,
-                       memory->describe(address[first])),
-           true, nullptr, address[first]);
-      return false;
-    }
-    Page& page = memory->page(address[first]);
-    page.lock();
-    uint32_t wrong = 0;
-    for (int l = 0; l < warp_size; ++l) wrong |= uint32_t{address[l] % page_bytes + bytes > page.bytes} << l;
-    wrong &= same;
-    if (page.state != Page::State::live) wrong = same;
-    if (wrong) {
-      const int l = std::countr_zero(wrong);
-      const bool starts_inside = address[l] % page_bytes < page.bytes;
-      const bool inside = address[l] % page_bytes + bytes <= page.bytes;
-      const bool freed = page.state == Page::State::freed && inside;
-      page.unlock();
-      find(freed ? Finding::What::use_after_free : Finding::What::out_of_bounds, w, s, l,
-           fmt::format("{} {} at {}{}", verb(touch), bytes_text(bytes), memory->describe(address[l]),
-                       starts_inside && !inside ? ", which ends before that" : ""),
-           true, nullptr, address[l]);
-      return false;
-    }
-    // Constant memory is cached apart, and nobody writes it.
-    const bool counts = s.space != Space::constant;
-    if (running_.check_races || running_.check_initialised) {
-      Cell* const cells = page.at_least(bytes);
-      const uint32_t shift = page.shift;
-      touch_cells(
-          same, address, bytes, 1u << shift, touch, t,
-          [&](uint64_t a) -> Cell& { return cells[a % page_bytes >> shift]; },
-          [&](Clash clash, int l, uint64_t a, const Other& other) {
-            if (clash == Clash::uninitialised && touch == Touch::read &&
-                padding(cells, shift, address[l] % page_bytes, a - address[l], s.bytes, 0))
-              return;
-            page.unlock();
-            if (matters(clash, w, a, 1u << shift, l, other, values, bytes, address))
-              report_clash(clash, w, s, l, a, touch, other, memory->describe(a));
-            page.lock();
-          });
-    }
-    page.unlock();
-    if (counts) {
-      uint64_t touched[2] = {};
-      for_lanes(same, [&](int l) {
-        const uint32_t sector = static_cast<uint32_t>(address[l] % page_bytes / 32),
-                       last = static_cast<uint32_t>((address[l] % page_bytes + bytes - 1) / 32);
-        for (uint32_t k = sector; k <= last; ++k) touched[k / 64] |= uint64_t{1} << k % 64;
-      });
-      sectors += std::popcount(touched[0]) + std::popcount(touched[1]);
-      SectorSet::Bits& bits = block_sectors_.at(page_number);
-      for (int h = 0; h < 2; ++h) {
-        if (touch != Touch::write) bits.read[h] |= touched[h];
-        if (touch != Touch::read) bits.write[h] |= touched[h];
-      }
-    }
-    for_lanes(same, [&](int l) { at[l] = memory->storage(reinterpret_cast<std::byte*>(address[l])); });
-  }
-  if (touch == Touch::read) {
-    counters.global_load_requests += sectors != 0;
-    counters.global_load_sectors += sectors;
-  } else if (touch == Touch::write) {
-    ++counters.global_store_requests;
-    counters.global_store_sectors += sectors;
-  } else {
-    counters.atomics += std::popcount(lanes);
-  }
-  return true;
-}
-
-// Whether a clash is a finding: the check is on, and something changes. It does not where the bytes are there already, or
-// where another lane of this very store brings them.
+// Whether a clash is a finding: the check is on, and something changes. It does not where the bytes are there already,
+// or where another lane of this very store brings them.
 bool Block::matters(Clash clash, const Warp& w, uint64_t address, uint32_t n, uint32_t lane, const Other& other,
                     const std::byte* values, uint32_t bytes, const uint64_t* all) const {
   if (clash == Clash::uninitialised) return running_.check_initialised;
@@ -355,97 +208,6 @@ bool Block::matters(Clash clash, const Warp& w, uint64_t address, uint32_t n, ui
           ? shared_.data() + address
           : memory_of(reinterpret_cast<void*>(address))->storage(reinterpret_cast<const std::byte*>(address));
   return std::memcmp(there, value, n) != 0;
-}
-
-// An address of shared memory in words. One that is negative as 32 bits lies before the first variable.
-std::string Block::describe_shared(uint64_t address) const {
-  const std::string at = fmt::format("shared memory at {:#x}", address);
-  if (shared_ranges_.empty()) return at + ", where the block has none";
-  auto name = [&](const Kernel::Range& r) {
-    const std::string full = demangled(r.name), scope = kernel_.info.name + "::";
-    return full.starts_with(scope) ? full.substr(scope.size()) : full;
-  };
-  const int64_t place = address >> 32 ? static_cast<int64_t>(address) : static_cast<int32_t>(address);
-  const Kernel::Range* range = &shared_ranges_[0];
-  for (const Kernel::Range& r : shared_ranges_)
-    if (r.begin <= place) range = &r;
-  if (place < range->begin)
-    return fmt::format("{}, {} bytes before the start of {}", at, range->begin - place, name(*range));
-  if (place < range->end) return fmt::format("{} (byte {} of {})", at, place - range->begin, name(*range));
-  const std::string behind =
-      place == range->end ? "just at" : fmt::format("{} bytes behind", place - static_cast<int64_t>(range->end));
-  return fmt::format("{}, {} the end of {}, which has {} bytes", at, behind, name(*range), range->end - range->begin);
-}
-
-bool Block::locate_shared(Warp& w, const Step& s, uint32_t lanes, const uint64_t* address, uint32_t bytes, Touch touch,
-                          const std::byte* values, std::byte** at) {
-  const Kernel::Range* range = nullptr;
-  uint32_t wrong = 0;
-  for_lanes(lanes, [&](int l) {
-    if (range && address[l] >= range->begin && address[l] + bytes <= range->end) return;
-    for (const Kernel::Range& r : shared_ranges_)
-      if (address[l] >= r.begin && address[l] + bytes <= r.end) {
-        range = &r;
-        return;
-      }
-    wrong |= 1u << l;
-  });
-  if (wrong) {
-    const int l = std::countr_zero(wrong);
-    find(Finding::What::out_of_bounds, w, s, l,
-         fmt::format("{} {} of {}", verb(touch), bytes_text(bytes), describe_shared(address[l])), true, nullptr,
-         address[l]);
-    return false;
-  }
-  count_banks(lanes, address, bytes);
-  if (running_.check_races || running_.check_initialised) {
-    const Toucher t{
-        .id = shared_id_, .block = linear_, .warp = w.index, .site = s.site, .strong = s.strong, .clock = &w.clock};
-    const uint32_t shift = shared_shift_;
-    touch_cells(
-        lanes, address, bytes, 1u << shift, touch, t, [&](uint64_t a) -> Cell& { return shared_cells_[a >> shift]; },
-        [&](Clash clash, int l, uint64_t a, const Other& other) {
-          if (clash == Clash::uninitialised && touch == Touch::read &&
-              padding(shared_cells_.data(), shift, address[l], a - address[l], s.bytes, shared_id_))
-            return;
-          if (matters(clash, w, a, 1u << shift, l, other, values, bytes, address))
-            report_clash(clash, w, s, l, a, touch, other, describe_shared(a));
-        });
-  }
-  for_lanes(lanes, [&](int l) { at[l] = shared_.data() + address[l]; });
-  return true;
-}
-
-// Shared memory has 32 banks of 4 bytes. A request of 8 bytes a lane goes in halves of a warp, one of 16 in quarters; each
-// part takes as many passes as the bank with the most different words.
-void Block::count_banks(uint32_t lanes, const uint64_t* address, uint32_t bytes) {
-  const uint32_t parts = bytes <= 4 ? 1 : bytes / 4, lanes_of_part = warp_size / parts;
-  ++counters.shared_requests;
-  for (uint32_t p = 0; p < parts; ++p) {
-    uint32_t part = lanes_of_part == 32 ? lanes : lanes >> (p * lanes_of_part) & ((1u << lanes_of_part) - 1);
-    if (!part) continue;
-    // The different words of each bank, in a list through `before`.
-    uint64_t words[warp_size];
-    int8_t last[32], before[warp_size];
-    uint8_t of_bank[32] = {};
-    std::fill(last, last + 32, int8_t{-1});
-    uint32_t passes = 1, n = 0;
-    for_lanes(part, [&](int l) {
-      const uint64_t first = address[p * lanes_of_part + l] / 4;
-      for (uint64_t word = first; word < first + std::max(1u, bytes / 4); ++word) {
-        const uint32_t bank = word % 32;
-        int8_t k = last[bank];
-        while (k >= 0 && words[k] != word) k = before[k];
-        if (k >= 0 || n == warp_size) continue;
-        words[n] = word;
-        before[n] = last[bank];
-        last[bank] = static_cast<int8_t>(n++);
-        passes = std::max<uint32_t>(passes, ++of_bank[bank]);
-      }
-    });
-    counters.shared_wavefronts += passes;
-    counters.bank_conflicts += passes - 1;
-  }
 }
 
 bool Block::locate_local(Warp& w, const Step& s, uint32_t lanes, const uint64_t* address, uint32_t bytes, Touch touch,

@@ -1,5 +1,5 @@
-// Slots for registers: PTX has one for every value, so that most of a warp's registers would be dead at any time and its
-// memory far larger than a cache. Those that are never alive together share a slot.
+// Slots for registers: PTX has one for every value, so that most of a warp's registers would be dead at any time and
+// its memory far larger than a cache. Those that are never alive together share a slot.
 #include "gpusim/machine/allocate.h"
 
 #include <algorithm>
@@ -114,8 +114,8 @@ class Allocation {
     }
   }
 
-  // From the first to the last step at which a register is alive, whatever lies between; and the most 32-bit registers that
-  // are alive at once.
+  // From the first to the last step at which a register is alive, whatever lies between; and the most 32-bit registers
+  // that are alive at once.
   void find_ranges() {
     first_.assign(bytes_.size(), std::numeric_limits<uint32_t>::max());
     last_.assign(bytes_.size(), 0);

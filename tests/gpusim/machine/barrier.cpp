@@ -51,16 +51,18 @@ bool Block::complete(uint32_t number) {
   Barrier& b = barriers_[number];
   const uint32_t expected = b.expected ? b.expected : threads_alive();
   if (b.arrived == 0 || b.arrived < expected) return false;
-  // What those did who came is ordered before what they do from now on.
+  // What those did who came is ordered before what they do from now on. A warp that has ended has come, too, where all
+  // of the block are waited for.
+  const auto came = [&](const Warp& w) { return (b.warps >> w.index & 1) || (b.expected == 0 && w.alive == 0); };
   uint32_t now = 0;
   WarpClock joined{};
   for (const Warp& w : warps_) {
-    if (!(b.warps >> w.index & 1)) continue;
+    if (!came(w)) continue;
     now = std::max(now, w.clock[w.index] + 1);
     for (size_t v = 0; v < joined.size(); ++v) joined[v] = std::max(joined[v], w.clock[v]);
   }
   for (const Warp& w : warps_)
-    if (b.warps >> w.index & 1) joined[w.index] = now;
+    if (came(w)) joined[w.index] = now;
   const Barrier done = std::exchange(b, {});
   for (Warp& w : warps_) {
     if (!(done.warps >> w.index & 1)) continue;

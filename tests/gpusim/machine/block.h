@@ -84,8 +84,8 @@ class Block {
   Block(Running& running);
   /// Begins block number `linear` of the grid.
   void start(uint32_t linear);
-  /// Goes on for about so many steps, or until it only waits for other blocks. True when the block has ended (or a fault
-  /// stopped the launch).
+  /// Goes on for about so many steps, or until it only waits for other blocks. True when the block has ended (or a
+  /// fault stopped the launch).
   bool run(uint64_t steps);
 
   /// Reports that the launch does not come to its end, and stops it.

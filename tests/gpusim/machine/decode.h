@@ -81,8 +81,8 @@ class Decoder {
   std::map<std::string, uint32_t> shared_;
 };
 
-/// The line that a programmer wrote: for what was inlined from the toolkit's headers (atomicAdd, __shfl_sync, CUB) the line
-/// that it was inlined at.
+/// The line that a programmer wrote: for what was inlined from the toolkit's headers (atomicAdd, __shfl_sync, CUB) the
+/// line that it was inlined at.
 const ptx::Location& in_program(const ptx::Module& module, const ptx::Location& location);
 
 /// Operands with vectors and pairs taken apart.

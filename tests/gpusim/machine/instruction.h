@@ -43,8 +43,9 @@ struct Choice {
   int32_t immediate = 0;  ///< handed over in Op::immediate
 };
 
-/// The handler for one instruction, from its modifiers and (where registers may be wider than the type: cvt, st, ld) from
-/// the widths of its operands. A modifier that the function does not know must give a null handler, never be skipped.
+/// The handler for one instruction, from its modifiers and (where registers may be wider than the type: cvt, st, ld)
+/// from the widths of its operands. A modifier that the function does not know must give a null handler, never be
+/// skipped.
 using Select = Choice (*)(const ptx::Instruction& instruction, std::span<const Shape> operands);
 
 struct Family {

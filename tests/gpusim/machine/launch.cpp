@@ -91,7 +91,8 @@ class Worker {
       }
       if (all_spun_ && !active.empty()) std::this_thread::yield();
       if (const uint64_t now = running_.progress; now != seen) seen = now, since = 0;
-      // A block may wait for one of another worker, which the machine may have put to sleep: all of them have to be at it.
+      // A block may wait for one of another worker, which the machine may have put to sleep: all of them have to be at
+      // it.
       running_.waited[me_] = since;
       const bool all_waited = std::all_of(running_.waited.begin(), running_.waited.end(),
                                           [](const auto& steps) { return steps > options().hang_after; });

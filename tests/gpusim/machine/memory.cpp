@@ -259,8 +259,8 @@ void Memory::report_clash(Clash clash, uint64_t address, const Operation& now, c
 }
 
 namespace {
-// Structs have padding: an unwritten place within 8 bytes that were written in part, and again a struct further on and back.
-// One number that is missing in an array is none, unless the range is so short that both look alike.
+// Structs have padding: an unwritten place within 8 bytes that were written in part, and again a struct further on and
+// back. One number that is missing in an array is none, unless the range is so short that both look alike.
 bool is_padding(const Page& page, uint64_t start, uint64_t address, uint64_t bytes, uint64_t at) {
   auto is_written = [&](uint64_t a) { return page.cells[(a - start) >> page.shift].writer.operation != 0; };
   bool some = false;

@@ -50,16 +50,17 @@ class Memory {
   T* storage(T* address) const {
     return reinterpret_cast<T*>(reinterpret_cast<uint64_t>(address) + delta_);
   }
-  /// Pinned memory: takes the pages of a range from the host, or gives them back. Calls nest. The host that touches them
-  /// gets a Finding (host_access), and then the pages, so that the program goes on.
+  /// Pinned memory: takes the pages of a range from the host, or gives them back. Calls nest. The host that touches
+  /// them gets a Finding (host_access), and then the pages, so that the program goes on.
   void protect(const void* address, uint64_t bytes, bool on);
 
   /// Whether kernels of a device may touch it: its own device's, and peers' that were let; all, if the host sees it.
   bool seen_by(int device) const { return seen_by_.load(std::memory_order_relaxed) >> device & 1; }
   void show_to(int device, bool on);
 
-  // What copies and sets do to a range, checked as a kernel's accesses are: bounds, freed, never written, unordered with
-  // another stream's operation. Each reports at most one Finding, and returns false if the range must not be touched.
+  // What copies and sets do to a range, checked as a kernel's accesses are: bounds, freed, never written, unordered
+  // with another stream's operation. Each reports at most one Finding, and returns false if the range must not be
+  // touched.
   bool note_read(const void* address, uint64_t bytes, const Operation& now);
   bool note_write(void* address, uint64_t bytes, const Operation& now);
   /// A copy within devices: what was never written at the source counts as never written at the target.

@@ -1,7 +1,7 @@
-// What blocks of one launch know of one another. A fence and then a strong write hand over everything that is ordered before
-// them; a strong read and then a fence (or a barrier) take it over. A strong write alone hands over what was read before it: a
-// block that waits for its value and then overwrites what the other one read does so too late to change it, since the value
-// depends on what was read (in-place algorithms with a look-back rest on this).
+// What blocks of one launch know of one another. A fence and then a strong write hand over everything that is ordered
+// before them; a strong read and then a fence (or a barrier) take it over. A strong write alone hands over what was
+// read before it: a block that waits for its value and then overwrites what the other one read does so too late to
+// change it, since the value depends on what was read (in-place algorithms with a look-back rest on this).
 #include <algorithm>
 
 #include "gpusim/machine/block.h"
@@ -33,8 +33,8 @@ void Block::take_seen(Warp& w) {
   w.has_seen = false;
 }
 
-// Before the write itself, so that whoever sees it finds this. What was handed over earlier by the same address stays: a
-// reader may still be about to use it.
+// Before the write itself, so that whoever sees it finds this. What was handed over earlier by the same address stays:
+// a reader may still be about to use it.
 void Block::hand_over(Warp& w, uint64_t address) {
   Acquired reads = acquired_reads_;
   WarpClock& mine = reads.of[linear_] = w.clock;

@@ -38,8 +38,7 @@ __global__ void product_kernel(const float* a, const float* b, float* c) {
     tb[threadIdx.y][threadIdx.x] = b[(t + threadIdx.y) * size + x];
     __syncthreads();
     // An access for every element: no vectors.
-    for (int k = 0; k < edge; ++k)
-      sum += *(volatile float*)&ta[threadIdx.y][k] * *(volatile float*)&tb[k][threadIdx.x];
+    for (int k = 0; k < edge; ++k) sum += *(volatile float*)&ta[threadIdx.y][k] * *(volatile float*)&tb[k][threadIdx.x];
     __syncthreads();
   }
   c[y * size + x] = sum;
@@ -61,7 +60,9 @@ __global__ void loop_kernel(float* out, int trips) {
       "cvt.rn.f32.s32 f, k;\n"
       "mov.u32 t, %%tid.x;\n"
       "mad.wide.u32 a, t, 4, %0;\n"
-      "st.global.f32 [a], f;}" ::"l"(out), "r"(trips) : "memory");
+      "st.global.f32 [a], f;}" ::"l"(out),
+      "r"(trips)
+      : "memory");
 }
 
 __global__ void diverge_kernel(int* out) {
@@ -82,7 +83,8 @@ __global__ void tensor_kernel(float* out) {
   float c[4] = {};
   for (int t = 0; t < 4; ++t)
     asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %4, %4, %4}, {%4, %4}, {%0, %1, %2, %3};"
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %4, %4, %4}, {%4, %4}, {%0, %1, %2, "
+        "%3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(0x3c003c00));  // ones
   out[threadIdx.x] = c[0];

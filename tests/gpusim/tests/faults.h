@@ -6,8 +6,8 @@
 
 #include "gpusim/report.h"
 
-/// A program with a fault planted in it, and the same one without. The lines to blame carry the comment `FAULT name`; if
-/// there is none, the finding has no line.
+/// A program with a fault planted in it, and the same one without. The lines to blame carry the comment `FAULT name`;
+/// if there is none, the finding has no line.
 struct Fault {
   const char* name;
   std::optional<gpusim::Finding::What> what;  ///< nothing: a program that only looks wrong

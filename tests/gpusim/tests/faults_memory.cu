@@ -21,8 +21,7 @@ __global__ void write_behind(int* out, int bad) {
 
 __global__ void byte_behind(const char* in, int count, int* out) {
   int sum = 0;
-  for (int i = threadIdx.x; i < count; i += blockDim.x)
-    sum += in[i];  // FAULT byte_behind
+  for (int i = threadIdx.x; i < count; i += blockDim.x) sum += in[i];  // FAULT byte_behind
   out[threadIdx.x] = sum;
 }
 
@@ -208,44 +207,111 @@ int* host_value() {
 
 constexpr Fault faults[] = {
     {"read_behind", What::out_of_bounds,
-     [](int bad) { OnDevice<int> in(n), out(n); read_behind<<<4, n / 4>>>(in, out, bad); }},
-    {"write_behind", What::out_of_bounds, [](int bad) { OnDevice<int> out(n); write_behind<<<4, n / 4>>>(out, bad); }},
+     [](int bad) {
+       OnDevice<int> in(n), out(n);
+       read_behind<<<4, n / 4>>>(in, out, bad);
+     }},
+    {"write_behind", What::out_of_bounds,
+     [](int bad) {
+       OnDevice<int> out(n);
+       write_behind<<<4, n / 4>>>(out, bad);
+     }},
     {"byte_behind", What::out_of_bounds,
-     [](int bad) { OnDevice<char> in(1001); OnDevice<int> out(n); byte_behind<<<1, n>>>(in, 1001 + bad, out); }},
+     [](int bad) {
+       OnDevice<char> in(1001);
+       OnDevice<int> out(n);
+       byte_behind<<<1, n>>>(in, 1001 + bad, out);
+     }},
     {"read_below", What::out_of_bounds,
-     [](int bad) { OnDevice<int> in(n), out(n); read_below<<<4, n / 4>>>(in, out, bad); }},
+     [](int bad) {
+       OnDevice<int> in(n), out(n);
+       read_below<<<4, n / 4>>>(in, out, bad);
+     }},
     {"vector_behind", What::out_of_bounds,
-     [](int bad) { OnDevice<int> in(4 * n - bad), out(n); vector_behind<<<1, n>>>((int4*)in.data, out); }},
+     [](int bad) {
+       OnDevice<int> in(4 * n - bad), out(n);
+       vector_behind<<<1, n>>>((int4*)in.data, out);
+     }},
     {"vector_write_behind", What::out_of_bounds,
-     [](int bad) { OnDevice<int> out(4 * n - bad); vector_write_behind<<<1, n>>>((int4*)out.data); }},
-    {"atomic_behind", What::out_of_bounds, [](int bad) { OnDevice<int> out(n); atomic_behind<<<1, n>>>(out, bad); }},
+     [](int bad) {
+       OnDevice<int> out(4 * n - bad);
+       vector_write_behind<<<1, n>>>((int4*)out.data);
+     }},
+    {"atomic_behind", What::out_of_bounds,
+     [](int bad) {
+       OnDevice<int> out(n);
+       atomic_behind<<<1, n>>>(out, bad);
+     }},
     {"null_pointer", What::out_of_bounds,
-     [](int bad) { OnDevice<int> out(n); null_pointer<<<1, n>>>(bad ? nullptr : out.data); }},
+     [](int bad) {
+       OnDevice<int> out(n);
+       null_pointer<<<1, n>>>(bad ? nullptr : out.data);
+     }},
     {"host_pointer", What::out_of_bounds,
-     [](int bad) { OnDevice<int> in(n), out(n); host_pointer<<<1, n>>>(bad ? host_value() : in.data, out); }},
+     [](int bad) {
+       OnDevice<int> in(n), out(n);
+       host_pointer<<<1, n>>>(bad ? host_value() : in.data, out);
+     }},
     {"wild_pointer", What::out_of_bounds,
-     [](int bad) { OnDevice<int> in(n), out(n); wild_pointer<<<1, n>>>(in, out, bad); }},
+     [](int bad) {
+       OnDevice<int> in(n), out(n);
+       wild_pointer<<<1, n>>>(in, out, bad);
+     }},
     {"variable_behind", What::out_of_bounds,
-     [](int bad) { OnDevice<int> out(n); variable_behind<<<1, n>>>(out, bad); }},
+     [](int bad) {
+       OnDevice<int> out(n);
+       variable_behind<<<1, n>>>(out, bad);
+     }},
     {"constant_behind", What::out_of_bounds,
-     [](int bad) { OnDevice<int> out(n); constant_behind<<<1, n>>>(out, bad); }},
+     [](int bad) {
+       OnDevice<int> out(n);
+       constant_behind<<<1, n>>>(out, bad);
+     }},
     {"shared_read_behind", What::out_of_bounds,
-     [](int bad) { OnDevice<int> out(n); shared_read_behind<<<1, n>>>(out, bad); }},
+     [](int bad) {
+       OnDevice<int> out(n);
+       shared_read_behind<<<1, n>>>(out, bad);
+     }},
     {"shared_write_behind", What::out_of_bounds,
-     [](int bad) { OnDevice<int> out(n); shared_write_behind<<<1, n - 1 + bad>>>(out, bad); }},
-    {"shared_below", What::out_of_bounds, [](int bad) { OnDevice<int> out(n); shared_below<<<1, n>>>(out, bad); }},
+     [](int bad) {
+       OnDevice<int> out(n);
+       shared_write_behind<<<1, n - 1 + bad>>>(out, bad);
+     }},
+    {"shared_below", What::out_of_bounds,
+     [](int bad) {
+       OnDevice<int> out(n);
+       shared_below<<<1, n>>>(out, bad);
+     }},
     {"shared_into_another", What::out_of_bounds,
-     [](int bad) { OnDevice<int> out(n); shared_into_another<<<1, n>>>(out, bad); }},
+     [](int bad) {
+       OnDevice<int> out(n);
+       shared_into_another<<<1, n>>>(out, bad);
+     }},
     {"dynamic_shared_behind", What::out_of_bounds,
-     [](int bad) { OnDevice<int> out(n); dynamic_shared_behind<<<1, n, n * sizeof(int)>>>(out, bad); }},
+     [](int bad) {
+       OnDevice<int> out(n);
+       dynamic_shared_behind<<<1, n, n * sizeof(int)>>>(out, bad);
+     }},
     {"shared_vector_behind", What::out_of_bounds,
-     [](int bad) { OnDevice<int> out(n); shared_vector_behind<<<1, n>>>(out, bad); }},
+     [](int bad) {
+       OnDevice<int> out(n);
+       shared_vector_behind<<<1, n>>>(out, bad);
+     }},
     {"local_read_behind", What::out_of_bounds,
-     [](int bad) { OnDevice<int> out(n); local_read_behind<<<1, n>>>(out, bad); }},
+     [](int bad) {
+       OnDevice<int> out(n);
+       local_read_behind<<<1, n>>>(out, bad);
+     }},
     {"local_write_behind", What::out_of_bounds,
-     [](int bad) { OnDevice<int> out(n); local_write_behind<<<1, n>>>(out, bad); }},
+     [](int bad) {
+       OnDevice<int> out(n);
+       local_write_behind<<<1, n>>>(out, bad);
+     }},
     {"parameters_behind", What::out_of_bounds,
-     [](int bad) { OnDevice<int> out(n); parameters_behind<<<1, n>>>({}, out, bad); }},
+     [](int bad) {
+       OnDevice<int> out(n);
+       parameters_behind<<<1, n>>>({}, out, bad);
+     }},
     {"after_free", What::use_after_free,
      [](int bad) {
        OnDevice<int> out(n);
@@ -265,7 +331,10 @@ constexpr Fault faults[] = {
        if (!bad) cudaFreeAsync(out, nullptr);
      }},
     {"never_written", What::uninitialised_read,
-     [](int bad) { OnDevice<int> in(n, !bad), out(n); never_written<<<1, n>>>(in, out); }},
+     [](int bad) {
+       OnDevice<int> in(n, !bad), out(n);
+       never_written<<<1, n>>>(in, out);
+     }},
     {"never_written_byte", What::uninitialised_read,
      [](int bad) {
        OnDevice<char> in(n, false);
@@ -274,19 +343,42 @@ constexpr Fault faults[] = {
        never_written_byte<<<1, n>>>(in, out);
      }},
     {"never_written_added", What::uninitialised_read,
-     [](int bad) { OnDevice<int> out(n, !bad); never_written_added<<<1, n>>>(out); }},
+     [](int bad) {
+       OnDevice<int> out(n, !bad);
+       never_written_added<<<1, n>>>(out);
+     }},
     {"shared_never_written", What::uninitialised_read,
-     [](int bad) { OnDevice<int> out(n); shared_never_written<<<1, n>>>(out, bad); }},
+     [](int bad) {
+       OnDevice<int> out(n);
+       shared_never_written<<<1, n>>>(out, bad);
+     }},
     {"shared_of_another_block", What::uninitialised_read,
-     [](int bad) { OnDevice<int> out(4 * n); shared_of_another_block<<<4, n>>>(out, bad); }},
+     [](int bad) {
+       OnDevice<int> out(4 * n);
+       shared_of_another_block<<<4, n>>>(out, bad);
+     }},
     {"local_never_written", What::uninitialised_read,
-     [](int bad) { OnDevice<int> out(n); local_never_written<<<1, n>>>(out, bad); }},
+     [](int bad) {
+       OnDevice<int> out(n);
+       local_never_written<<<1, n>>>(out, bad);
+     }},
     {"copied_back", What::uninitialised_read, copied_back},
     {"crooked", What::misaligned,
-     [](int bad) { OnDevice<char> in(4 * n + 4); OnDevice<int> out(n); crooked<<<1, n>>>(in, out, bad); }},
+     [](int bad) {
+       OnDevice<char> in(4 * n + 4);
+       OnDevice<int> out(n);
+       crooked<<<1, n>>>(in, out, bad);
+     }},
     {"crooked_vector", What::misaligned,
-     [](int bad) { OnDevice<int> out(4 * n + 4); crooked_vector<<<1, n>>>(out, bad); }},
-    {"crooked_shared", What::misaligned, [](int bad) { OnDevice<int> out(n); crooked_shared<<<1, n>>>(out, bad); }},
+     [](int bad) {
+       OnDevice<int> out(4 * n + 4);
+       crooked_vector<<<1, n>>>(out, bad);
+     }},
+    {"crooked_shared", What::misaligned,
+     [](int bad) {
+       OnDevice<int> out(n);
+       crooked_shared<<<1, n>>>(out, bad);
+     }},
 };
 
 }  // namespace

@@ -50,6 +50,16 @@ __global__ void within_warp(int* out, int bad) {
   out[threadIdx.x] = s[threadIdx.x ^ 1];  // FAULT within_warp
 }
 
+// The second warp ends instead of coming to the barrier, which does not wait for it but comes after what it wrote.
+__global__ void end_before_barrier(int* out) {
+  __shared__ int s[n];
+  s[threadIdx.x] = threadIdx.x;
+  out[threadIdx.x] = 0;
+  if (threadIdx.x >= 32) return;
+  __syncthreads();
+  out[threadIdx.x] = s[threadIdx.x ^ 32];
+}
+
 __global__ void byte_neighbours(int* out) {
   __shared__ char s[n];
   s[threadIdx.x] = threadIdx.x;
@@ -104,8 +114,7 @@ __global__ void missing_second_barrier(const int* in, int* out, int bad) {
   for (int t = 0; t < 4; ++t) {
     tile[threadIdx.x] = in[t * n + threadIdx.x];  // FAULT missing_second_barrier
     __syncthreads();
-    for (int i = 0; i < n; ++i)
-      sum += tile[(threadIdx.x + i) % n];  // FAULT missing_second_barrier
+    for (int i = 0; i < n; ++i) sum += tile[(threadIdx.x + i) % n];  // FAULT missing_second_barrier
     if (!bad) __syncthreads();
   }
   out[threadIdx.x] = sum;
@@ -140,8 +149,7 @@ __global__ void last_block(int* parts, int* out, int bad) {
   if (!bad) __threadfence();
   int sum = 0;
 #pragma unroll 1
-  for (int b = 0; b < gridDim.x; ++b)
-    sum += parts[b];  // FAULT last_block
+  for (int b = 0; b < gridDim.x; ++b) sum += parts[b];  // FAULT last_block
   *out = sum;
   arrived = 0;
 }
@@ -185,7 +193,8 @@ __global__ void copy_without_barrier(const int* in, int* out, int bad) {
   s[threadIdx.x] = 0;
   __syncthreads();
   const unsigned at = __cvta_generic_to_shared(s + threadIdx.x);
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(at), "l"(in + threadIdx.x));  // FAULT copy_without_barrier
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(at),
+               "l"(in + threadIdx.x));  // FAULT copy_without_barrier
   asm volatile("cp.async.wait_all;");
   if (!bad) __syncthreads();
   out[threadIdx.x] = s[threadIdx.x ^ 32];  // FAULT copy_without_barrier
@@ -252,32 +261,122 @@ void two_streams(int bad) {
 }
 
 constexpr Fault faults[] = {
-    {"missing_barrier", What::race, [](int bad) { OnDevice<int> out(n); missing_barrier<<<2, n>>>(out, bad); }},
-    {"read_then_write", What::race, [](int bad) { OnDevice<int> out(n); read_then_write<<<1, n>>>(out, bad); }},
-    {"write_write", What::race, [](int bad) { OnDevice<int> out(n); write_write<<<1, n>>>(out, bad); }},
+    {"missing_barrier", What::race,
+     [](int bad) {
+       OnDevice<int> out(n);
+       missing_barrier<<<2, n>>>(out, bad);
+     }},
+    {"read_then_write", What::race,
+     [](int bad) {
+       OnDevice<int> out(n);
+       read_then_write<<<1, n>>>(out, bad);
+     }},
+    {"write_write", What::race,
+     [](int bad) {
+       OnDevice<int> out(n);
+       write_write<<<1, n>>>(out, bad);
+     }},
     {"write_write_in_warp", What::race,
-     [](int bad) { OnDevice<int> out(n); write_write_in_warp<<<1, n>>>(out, bad); }},
-    {"within_warp", What::race, [](int bad) { OnDevice<int> out(n); within_warp<<<1, n>>>(out, bad); }},
-    {"byte_neighbours", {}, [](int) { OnDevice<int> out(n); byte_neighbours<<<1, n>>>(out); }},
-    {"byte_race", What::race, [](int bad) { OnDevice<int> out(n); byte_race<<<1, n>>>(out, bad); }},
-    {"same_value", {}, [](int) { OnDevice<int> out(n + 1); same_value<<<1, n>>>(out); }},
-    {"shared_atomics", {}, [](int) { OnDevice<int> out(n); shared_atomics<<<2, n>>>(out); }},
-    {"atomic_and_read", What::race, [](int bad) { OnDevice<int> out(n); atomic_and_read<<<1, n>>>(out, bad); }},
-    {"global_in_block", What::race, [](int bad) { OnDevice<int> out(2 * n); global_in_block<<<1, n>>>(out, bad); }},
+     [](int bad) {
+       OnDevice<int> out(n);
+       write_write_in_warp<<<1, n>>>(out, bad);
+     }},
+    {"within_warp", What::race,
+     [](int bad) {
+       OnDevice<int> out(n);
+       within_warp<<<1, n>>>(out, bad);
+     }},
+    {"byte_neighbours",
+     {},
+     [](int) {
+       OnDevice<int> out(n);
+       byte_neighbours<<<1, n>>>(out);
+     }},
+    {"end_before_barrier",
+     {},
+     [](int) {
+       OnDevice<int> out(n);
+       end_before_barrier<<<1, n>>>(out);
+     }},
+    {"byte_race", What::race,
+     [](int bad) {
+       OnDevice<int> out(n);
+       byte_race<<<1, n>>>(out, bad);
+     }},
+    {"same_value",
+     {},
+     [](int) {
+       OnDevice<int> out(n + 1);
+       same_value<<<1, n>>>(out);
+     }},
+    {"shared_atomics",
+     {},
+     [](int) {
+       OnDevice<int> out(n);
+       shared_atomics<<<2, n>>>(out);
+     }},
+    {"atomic_and_read", What::race,
+     [](int bad) {
+       OnDevice<int> out(n);
+       atomic_and_read<<<1, n>>>(out, bad);
+     }},
+    {"global_in_block", What::race,
+     [](int bad) {
+       OnDevice<int> out(2 * n);
+       global_in_block<<<1, n>>>(out, bad);
+     }},
     {"missing_second_barrier", What::race,
-     [](int bad) { OnDevice<int> in(4 * n), out(n); missing_second_barrier<<<1, n>>>(in, out, bad); }},
-    {"between_blocks", What::race, [](int bad) { OnDevice<int> out(8 * n); between_blocks<<<4, n>>>(out, bad); }},
-    {"two_blocks_write", What::race, [](int bad) { OnDevice<int> out(4 * n); two_blocks_write<<<4, n>>>(out, bad); }},
-    {"blocks_add", {}, [](int) { OnDevice<int> out(n); blocks_add<<<8, n>>>(out); }},
-    {"last_block", What::race, [](int bad) { OnDevice<int> parts(8), out(1); last_block<<<8, n>>>(parts, out, bad); }},
-    {"look_back", What::race, [](int bad) { OnDevice<int> flags(8), sums(8); look_back<<<8, 32>>>(flags, sums, bad); }},
+     [](int bad) {
+       OnDevice<int> in(4 * n), out(n);
+       missing_second_barrier<<<1, n>>>(in, out, bad);
+     }},
+    {"between_blocks", What::race,
+     [](int bad) {
+       OnDevice<int> out(8 * n);
+       between_blocks<<<4, n>>>(out, bad);
+     }},
+    {"two_blocks_write", What::race,
+     [](int bad) {
+       OnDevice<int> out(4 * n);
+       two_blocks_write<<<4, n>>>(out, bad);
+     }},
+    {"blocks_add",
+     {},
+     [](int) {
+       OnDevice<int> out(n);
+       blocks_add<<<8, n>>>(out);
+     }},
+    {"last_block", What::race,
+     [](int bad) {
+       OnDevice<int> parts(8), out(1);
+       last_block<<<8, n>>>(parts, out, bad);
+     }},
+    {"look_back", What::race,
+     [](int bad) {
+       OnDevice<int> flags(8), sums(8);
+       look_back<<<8, 32>>>(flags, sums, bad);
+     }},
     {"copy_without_wait", What::race,
-     [](int bad) { OnDevice<int> in(n), out(n); copy_without_wait<<<1, n>>>(in, out, bad); }},
+     [](int bad) {
+       OnDevice<int> in(n), out(n);
+       copy_without_wait<<<1, n>>>(in, out, bad);
+     }},
     {"copy_without_barrier", What::race,
-     [](int bad) { OnDevice<int> in(n), out(n); copy_without_barrier<<<1, n>>>(in, out, bad); }},
-    {"copies_in_stages", {}, [](int) { OnDevice<int> in(5 * n), out(n); copies_in_stages<<<1, n>>>(in, out); }},
+     [](int bad) {
+       OnDevice<int> in(n), out(n);
+       copy_without_barrier<<<1, n>>>(in, out, bad);
+     }},
+    {"copies_in_stages",
+     {},
+     [](int) {
+       OnDevice<int> in(5 * n), out(n);
+       copies_in_stages<<<1, n>>>(in, out);
+     }},
     {"producer_and_consumer", What::race,
-     [](int bad) { OnDevice<int> out(4 * 32); producer_and_consumer<<<1, 64>>>(out, bad); }},
+     [](int bad) {
+       OnDevice<int> out(4 * 32);
+       producer_and_consumer<<<1, 64>>>(out, bad);
+     }},
     {"two_streams", What::unordered, two_streams},
 };
 

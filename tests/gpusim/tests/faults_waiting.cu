@@ -31,7 +31,7 @@ __global__ void half_a_warp(int* out, int bad) {
 
 __global__ void half_a_block(int* out, int bad) {
   if (!bad || threadIdx.x < 32) __syncthreads();  // FAULT half_a_block
-  asm volatile("bar.sync 1;" ::: "memory");  // FAULT half_a_block
+  asm volatile("bar.sync 1;" ::: "memory");       // FAULT half_a_block
   out[threadIdx.x] = 1;
 }
 
@@ -63,7 +63,7 @@ __global__ void lane_not_in_mask(int* out, int bad) {
 __global__ void lane_elsewhere(int* out, int bad) {
   int v = threadIdx.x;
   if (threadIdx.x < 16) v = __shfl_down_sync(bad ? 0xffffffff : 0xffff, v, 1, 16);  // FAULT lane_elsewhere
-  __syncwarp();  // FAULT lane_elsewhere
+  __syncwarp();                                                                     // FAULT lane_elsewhere
   out[threadIdx.x] = v;
 }
 
@@ -153,7 +153,7 @@ __global__ void endless(volatile int* out, int bad) {
   int i = 0;
   do {
     out[threadIdx.x] = ++i;  // FAULT endless
-  } while (bad || i < 3);  // FAULT endless
+  } while (bad || i < 3);    // FAULT endless
 }
 
 __global__ void traps(int* out, int bad) {
@@ -183,7 +183,12 @@ void on(void (*kernel)(Formal...), dim3 blocks, int threads, Actual... arguments
 }
 
 constexpr Fault faults[] = {
-    {"early_return", {}, [](int) { on(early_return, 2, n, 16); on(early_return, 2, n, 33); }},
+    {"early_return",
+     {},
+     [](int) {
+       on(early_return, 2, n, 16);
+       on(early_return, 2, n, 33);
+     }},
     {"half_a_warp", What::divergent_barrier, [](int bad) { on(half_a_warp, 1, n, bad); }},
     {"half_a_block", What::divergent_barrier, [](int bad) { on(half_a_block, 1, n, bad); }},
     {"trip_counts", What::divergent_barrier, [](int bad) { on(trip_counts, 1, n, bad); }},
@@ -195,12 +200,27 @@ constexpr Fault faults[] = {
     {"masks_of_halves", {}, [](int) { on(masks_of_halves, 1, 32); }},
     {"lock_in_warp", {}, [](int) { on(lock_in_warp, 2, 64); }},
     {"lock_spun_on", {}, [](int) { on(lock_spun_on, 2, 64); }},
-    {"for_later_blocks", {},
-     [](int) { OnDevice<int> flags(40), out(40 * 32); for_later_blocks<<<40, 32>>>(flags, out); }},
-    {"nobody_sets_it", What::deadlock, [](int bad) { OnDevice<int> flags(4); nobody_sets_it<<<4, 32>>>(flags, bad); }},
+    {"for_later_blocks",
+     {},
+     [](int) {
+       OnDevice<int> flags(40), out(40 * 32);
+       for_later_blocks<<<40, 32>>>(flags, out);
+     }},
+    {"nobody_sets_it", What::deadlock,
+     [](int bad) {
+       OnDevice<int> flags(4);
+       nobody_sets_it<<<4, 32>>>(flags, bad);
+     }},
     {"two_locks", What::deadlock,
-     [](int bad) { OnDevice<int> locks(2), out(4); two_locks<<<2, 1>>>(locks, out, bad); }},
-    {"endless", What::deadlock, [](int bad) { OnDevice<int> out(n); endless<<<1, n>>>(out, bad); }},
+     [](int bad) {
+       OnDevice<int> locks(2), out(4);
+       two_locks<<<2, 1>>>(locks, out, bad);
+     }},
+    {"endless", What::deadlock,
+     [](int bad) {
+       OnDevice<int> out(n);
+       endless<<<1, n>>>(out, bad);
+     }},
     {"traps", What::trap, [](int bad) { on(traps, 1, n, bad); }},
     {"asserts", What::trap, [](int bad) { on(asserts, 1, n, bad); }},
 };

@@ -6,9 +6,9 @@
 
 namespace gpusim {
 
-/// A kernel given as PTX text, run by one block. In the body %in and %out are the (global) addresses of two buffers, %lane
-/// is the thread's number, and there are registers %p, %h (16 bits), %r (32), %d (64) and %q (128), each from 0 to 31.
-/// All its instructions count as tested (tested_variants), so that what a test writes is to be what it tests.
+/// A kernel given as PTX text, run by one block. In the body %in and %out are the (global) addresses of two buffers,
+/// %lane is the thread's number, and there are registers %p, %h (16 bits), %r (32), %d (64) and %q (128), each from 0
+/// to 31. All its instructions count as tested (tested_variants), so that what a test writes is to be what it tests.
 struct KernelCase {
   std::string module;  ///< declarations outside of the kernel
   std::string body;

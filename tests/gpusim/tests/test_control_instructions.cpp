@@ -1,4 +1,5 @@
-// Branches, calls, barriers, fences, address spaces, matrices and asynchronous copies: instructions that need a whole kernel.
+// Branches, calls, barriers, fences, address spaces, matrices and asynchronous copies: instructions that need a whole
+// kernel.
 #include <doctest/doctest.h>
 
 #include <bit>

@@ -118,9 +118,8 @@ TEST_CASE("cub: BlockLoad, BlockScan and BlockStore") {
     if (n == 0) return;
     const std::vector<int> x = numbers<int>(n, random, -1000, 1000);
     std::vector<int> wanted(n);
-    for_parts(n, tile, [&](size_t b, size_t e) {
-      std::inclusive_scan(x.begin() + b, x.begin() + e, wanted.begin() + b);
-    });
+    for_parts(n, tile,
+              [&](size_t b, size_t e) { std::inclusive_scan(x.begin() + b, x.begin() + e, wanted.begin() + b); });
     const OnDevice<int> in(x), out(n);
     scan_tiles<cub::BLOCK_LOAD_TRANSPOSE, cub::BLOCK_STORE_WARP_TRANSPOSE, cub::BLOCK_SCAN_WARP_SCANS>
         <<<blocks(n, tile), threads>>>(in.data(), n, out.data());

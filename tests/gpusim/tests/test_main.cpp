@@ -1,5 +1,5 @@
-// Runs the tests; then, with --variants=file[,file …], asks whether they ran every instruction variant that occurs in the
-// PTX of these programs.
+// Runs the tests; then, with --variants=file[,file …], asks whether they ran every instruction variant that occurs in
+// the PTX of these programs.
 #define DOCTEST_CONFIG_IMPLEMENT
 #include <doctest/doctest.h>
 

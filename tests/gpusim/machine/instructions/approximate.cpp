@@ -1,8 +1,8 @@
 #include "gpusim/machine/instructions/elementary.h"
 #include "gpusim/machine/instructions/float_handlers.h"
 
-// The .approx instructions. The machines' errors are theirs; here every result is the function's value rounded to nearest
-// (but for a double rounding now and then), so within all bounds that the ISA states.
+// The .approx instructions. The machines' errors are theirs; here every result is the function's value rounded to
+// nearest (but for a double rounding now and then), so within all bounds that the ISA states.
 
 namespace gpusim {
 namespace {

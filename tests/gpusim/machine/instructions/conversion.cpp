@@ -5,8 +5,8 @@
 
 #include "gpusim/machine/instructions/narrow.h"
 
-// cvt between two numbers. Every pair of types has a handler of its own; modifiers and register widths are looked at once
-// per warp, outside the loops over lanes.
+// cvt between two numbers. Every pair of types has a handler of its own; modifiers and register widths are looked at
+// once per warp, outside the loops over lanes.
 
 namespace gpusim {
 namespace {

@@ -6,8 +6,8 @@
 
 namespace gpusim {
 
-// Elementary functions in double, for results that are then rounded to float or half: errors below 2^-45, special values
-// as IEEE 754 and PTX have them. Without branches or calls, so that loops over lanes vectorise.
+// Elementary functions in double, for results that are then rounded to float or half: errors below 2^-45, special
+// values as IEEE 754 and PTX have them. Without branches or calls, so that loops over lanes vectorise.
 
 /// The sum of c[i]·x^i from i on, without a loop: loops over lanes must have no other inside.
 template <size_t i = 0, size_t n>

@@ -6,7 +6,8 @@
 namespace gpusim {
 
 // Rounding to a narrower float in a direction, without the host's rounding mode: round to nearest, see on which side of
-// x that came out, and step to the neighbour if it is the wrong one. Bits of floats step through infinity as they should.
+// x that came out, and step to the neighbour if it is the wrong one. Bits of floats step through infinity as they
+// should.
 
 /// The step (+1 or -1, on bits without sign) from `nearest` to x rounded in the direction.
 template <Round round, class T>

@@ -9,8 +9,8 @@ namespace gpusim {
 enum class Round : uint8_t { nearest = 0, down = 1, up = 2, zero = 3, none = 4 };
 
 /// While it lives, SSE and AVX arithmetic rounds as told. The compiler knows nothing of rounding modes: it may move
-/// arithmetic over the change of MXCSR, but not loads and stores over a barrier. So operands have to be read from memory that
-/// others see, and results stored there, within the scope (as map_lanes does with registers).
+/// arithmetic over the change of MXCSR, but not loads and stores over a barrier. So operands have to be read from
+/// memory that others see, and results stored there, within the scope (as map_lanes does with registers).
 class RoundingScope {
  public:
   explicit RoundingScope(Round round) : saved_(_mm_getcsr()) {

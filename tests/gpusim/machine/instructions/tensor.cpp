@@ -7,9 +7,9 @@
 #include "gpusim/machine/instructions/tensor_formats.h"
 #include "gpusim/machine/instructions/wmma_layout.h"
 
-// mma.sync and wmma.mma. Products are exact; for floats an element of D is C's, with the products added one by one in order
-// of k, each sum rounded to f32 (f64). Real machines add several at a time with fewer bits, in an order of their own. An f16 D
-// is rounded once, at the end. Integers are exact until they wrap or, with .satfinite, are clamped.
+// mma.sync and wmma.mma. Products are exact; for floats an element of D is C's, with the products added one by one in
+// order of k, each sum rounded to f32 (f64). Real machines add several at a time with fewer bits, in an order of their
+// own. An f16 D is rounded once, at the end. Integers are exact until they wrap or, with .satfinite, are clamped.
 
 namespace gpusim {
 namespace {

@@ -3,8 +3,8 @@
 
 namespace gpusim::tensor {
 
-// Element types of tensor instructions' A and B: how many bits they have, and an element of a register as the number that
-// is multiplied, exact in Value.
+// Element types of tensor instructions' A and B: how many bits they have, and an element of a register as the number
+// that is multiplied, exact in Value.
 
 struct F16 {
   using Value = float;

@@ -6,14 +6,17 @@
 
 namespace gpusim {
 
-// Which element of a matrix each lane's registers hold, for mma and for wmma (load, store, mma). For mma the ISA says it.
-// For wmma it is left open; here a fragment consists of mma's fragments of 16 (or 8) rows and 8 columns one after another:
+// Which element of a matrix each lane's registers hold, for mma and for wmma (load, store, mma). For mma the ISA says
+// it. For wmma it is left open; here a fragment consists of mma's fragments of 16 (or 8) rows and 8 columns one after
+// another:
 //
 // - A lane is `group` = lane / 4 and `member` = lane % 4. A register has `per_register` elements, side by side in k.
-// - A, m×k: tiles of 16 rows (8 where m is 8). Within a tile, registers go down by 8 rows, then on by 4 registers' elements in
+// - A, m×k: tiles of 16 rows (8 where m is 8). Within a tile, registers go down by 8 rows, then on by 4 registers'
+// elements in
 //   k; the group is the row, the member the place in k.
 // - B, k×n: tiles of 8 columns. Registers go on in k; the group is the column.
-// - C and D, m×n: tiles of 16 (8) rows and 8 columns, along columns first. An element pair is two neighbouring columns of
+// - C and D, m×n: tiles of 16 (8) rows and 8 columns, along columns first. An element pair is two neighbouring columns
+// of
 //   the member's; the next pair 8 rows below.
 //
 // wmma's f16 A and B have eight registers whatever the shape; those beyond a matrix's elements hold them once more.
@@ -52,8 +55,8 @@ struct Fragment {
   }
 };
 
-/// The fragment of wmma's matrix of a shape ("m16n16k16") and element type ("f16"); nothing for what wmma does not have. A
-/// load or store of C and D gives its own element type.
+/// The fragment of wmma's matrix of a shape ("m16n16k16") and element type ("f16"); nothing for what wmma does not
+/// have. A load or store of C and D gives its own element type.
 inline std::optional<Fragment> wmma_fragment(Matrix matrix, std::string_view shape, std::string_view type) {
   struct Shape {
     std::string_view name;
