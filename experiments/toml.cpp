@@ -17,9 +17,11 @@ namespace {
 
 constexpr size_t max_bytes = 64 << 10;
 constexpr int max_depth = 64;
+constexpr size_t max_binary_digits = 62;
 
-// The parser recurses per bracket and per dot of a key, so the depth of both is checked before it sees the text.
-void check_depth(const std::string& text, const std::string& file) {
+// The parser recurses per bracket and per dot of a key, so the depth of both is checked before it sees the text; and the
+// length of binary numbers.
+void check_text(const std::string& text, const std::string& file) {
   int brackets = 0, dots = 0, line = 1;
   for (size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
@@ -44,6 +46,10 @@ void check_depth(const std::string& text, const std::string& file) {
       brackets += (c == '[' || c == '{') - (c == ']' || c == '}');
       if (brackets > max_depth || dots > max_depth)
         fail("config", "{}:{}: nested deeper than {} levels", file, line, max_depth);
+      // The parser doubles a place value for each binary digit, whether it still fits or not.
+      if (text.compare(i, 2, "0b") == 0 &&
+          std::min(text.find_first_not_of("01_", i + 2), text.size()) > i + 2 + max_binary_digits)
+        fail("config", "{}:{}: a binary number of more than {} digits", file, line, max_binary_digits);
     }
   }
 }
@@ -164,7 +170,7 @@ Json read_toml(const std::filesystem::path& path) {
   text.resize(static_cast<size_t>(stream.gcount()));
   if (text.size() > max_bytes) fail("config", "{} is larger than {} KiB: not a configuration", file, max_bytes >> 10);
   if (text.find('\0') != std::string::npos || !is_utf8(text)) fail("config", "{} is not UTF-8 text", file);
-  check_depth(text, file);
+  check_text(text, file);
   try {
     std::istringstream in(text);
     return to_json(toml::parse<toml::discard_comments, Table, Array>(in, file), file);

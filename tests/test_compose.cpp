@@ -225,6 +225,9 @@ TEST_CASE("compose: bad trees give one clear error") {
   CHECK(has(error({{"main.toml", dots + " = 1"}}), "nested deeper"));
   CHECK(has(error({{"main.toml", quoted + " = 1"}}), "nested deeper"));
   CHECK(has(error({{"main.toml", "[" + dots + "]"}}), "nested deeper"));
+  CHECK(has(error({{"main.toml", "\na = [0b1" + std::string(62, '0') + "]"}}),
+            "main.toml:2: a binary number of more than 62 digits"));
+  CHECK(!has(error({{"main.toml", "a = [0b1" + std::string(61, '0') + "]"}}), "binary"));
   // 2^12 files through two entries a level.
   Tree wide{{"main.toml", "defaults = ['x0', 'x0']"}};
   for (int i = 0; i < 12; ++i) {

@@ -111,11 +111,10 @@ void Block::store(Warp& w, const Step& s, uint32_t lanes) {
   const uint32_t bytes = s.bytes * s.count;
   for (int l = 0; l < warp_size; ++l) to[l] = values + l * bytes;
   for (uint32_t e = 0; e < s.count; ++e) store_element(s, w.lanes, lanes, to, e * s.bytes, s.op.operands[e]);
-  if (kernel_.hands_over && s.strong && s.space != Space::shared) {
-    if (s.releases) fence(w, s);
-    for_lanes(lanes, [&](int l) { hand_over(w, address[l]); });
-  }
+  const bool hands = kernel_.hands_over && s.strong && s.space != Space::shared;
+  if (hands && s.releases) fence(w, s);
   if (!locate(w, s, lanes, s.space, address, bytes, Touch::write, values, at)) return;
+  if (hands) for_lanes(lanes, [&](int l) { hand_over(w, address[l]); });
   for_lanes(lanes, [&](int l) { std::memcpy(at[l], values + l * bytes, bytes); });
 }
 

@@ -33,7 +33,7 @@ void Block::take_seen(Warp& w) {
   w.has_seen = false;
 }
 
-// Before the write itself, so that whoever sees it finds this. What was handed over earlier by the same address stays:
+// Before the bytes change, so that whoever sees them finds this, and after the write was noted. What was handed over earlier by the same address stays:
 // a reader may still be about to use it.
 void Block::hand_over(Warp& w, uint64_t address) {
   Acquired reads = acquired_reads_;
@@ -42,7 +42,10 @@ void Block::hand_over(Warp& w, uint64_t address) {
   std::lock_guard lock(running_.handed_mutex);
   Running::Handed& handed = running_.handed[address];
   handed.reads.join(reads);
-  if (w.has_released) handed.all.join(w.released);
+  if (!w.has_released) return;
+  // The write itself goes along: whoever sees it comes after it. What follows has a later clock.
+  w.released.of[linear_][w.index] = ++w.clock[w.index];
+  handed.all.join(w.released);
 }
 
 // After the read itself. The caller holds handed_mutex.

@@ -151,7 +151,10 @@ __global__ void last_block(int* parts, int* out, int bad) {
 #pragma unroll 1
   for (int b = 0; b < gridDim.x; ++b) sum += parts[b];  // FAULT last_block
   *out = sum;
-  arrived = 0;
+  if (bad)
+    atomicExch(&arrived, 0);  // a plain store would race, too
+  else
+    arrived = 0;
 }
 
 // Decoupled look-back: a block hands its sum to the next one with a flag.

@@ -66,7 +66,8 @@ void check(const Fault& fault) {
         if (f.line == 0) continue;
         file = f.file;
         lines.insert(f.line);
-        CHECK(is_marked(f.file, f.line, fault.name));
+        INFO(f.text);
+      CHECK(is_marked(f.file, f.line, fault.name));
         if (f.other_line == 0) continue;
         lines.insert(f.other_line);
         CHECK(is_marked(f.other_file, f.other_line, fault.name));
