@@ -67,7 +67,7 @@ void check(const Fault& fault) {
         file = f.file;
         lines.insert(f.line);
         INFO(f.text);
-      CHECK(is_marked(f.file, f.line, fault.name));
+        CHECK(is_marked(f.file, f.line, fault.name));
         if (f.other_line == 0) continue;
         lines.insert(f.other_line);
         CHECK(is_marked(f.other_file, f.other_line, fault.name));
