@@ -11,9 +11,10 @@ namespace lightcone {
 /// Element types. bool is stored as one byte, 0 or 1.
 enum class DType : uint8_t { f64, f32, bf16, f16, fp8_e4m3, fp8_e5m2, i8, i32, i64, boolean };
 
-/// Small floating-point formats, stored as their bits; constexpr also for nvcc, which lets kernels call what is. Conversion from float and double rounds to nearest, ties to
-/// even, directly (no double rounding); NaN stays NaN. Overflow: bf16, f16 and e5m2 become infinite, e4m3 (which has no
-/// infinity) becomes NaN (OCP OFP8 1.0, non-saturating mode). Conversion to float is exact.
+/// Small floating-point formats, stored as their bits; constexpr also for nvcc, which lets kernels call what is.
+/// Conversion from float and double rounds to nearest, ties to even, directly (no double rounding); NaN stays NaN.
+/// Overflow: bf16, f16 and e5m2 become infinite, e4m3 (which has no infinity) becomes NaN (OCP OFP8 1.0, non-saturating
+/// mode). Conversion to float is exact.
 ///
 ///   format     bits  exponent  mantissa  bias  largest
 ///   bf16       16    8         7         127   3.39e38
