@@ -40,7 +40,7 @@ struct Source {
 
 /// Channels per head in a last axis that holds `heads` of them.
 int64_t channels_of(const char* argument, const Tensor& tensor, Layout layout, int64_t heads) {
-  check("attention", argument, tensor).rank(layout == Layout::scalars ? 2 : 3).compute();
+  Check("attention", argument, tensor).rank(layout == Layout::scalars ? 2 : 3).compute();
   if (layout == Layout::heads && (tensor.dim(0) != heads || tensor.dim(2) == 0))
     fail("attention", "{} has shape {}, expected {} heads of 1 feature or more", argument, tensor.shape(), heads);
   if (layout == Layout::heads) return tensor.dim(2);

@@ -21,21 +21,21 @@ kernels::EdgeMlp values_of(const Var& receiver, const Var& sender, const Var& ed
 Var edge_vectors(const Var& fourmomenta, const Var& scalars, const Tensor& ptr, const EdgePerceptron& perceptron,
                  const EdgeVectorsOptions& options) {
   const char* where = "edge_vectors";
-  check(where, "fourmomenta", fourmomenta.value()).rank(2).columns(4).momentum();
-  check(where, "scalars", scalars.value()).rank(2).compute();
+  Check(where, "fourmomenta", fourmomenta.value()).rank(2).columns(4).momentum();
+  Check(where, "scalars", scalars.value()).rank(2).compute();
   const int64_t T = fourmomenta.dim(0), S = scalars.dim(1), layers = perceptron.weights.size();
-  check(where, "scalars", scalars.value()).shape({T, S});
+  Check(where, "scalars", scalars.value()).shape({T, S});
   if (layers < 2 || perceptron.biases.size() != perceptron.weights.size())
     fail(where, "{} weights and {} biases, expected as many of both and at least two", layers,
          perceptron.biases.size());
   const Var &w = perceptron.weights[0], &b = perceptron.biases[0];
-  check(where, "weights[0]", w.value()).rank(2).momentum();
+  Check(where, "weights[0]", w.value()).rank(2).momentum();
   const int64_t H = w.dim(0);
   if (w.dim(1) != 2 * S && w.dim(1) != 2 * S + 1)
     fail(where, "weights[0] has shape {}, expected {} columns for twice {} scalars, and one more to use pair masses",
          w.shape(), 2 * S, S);
   const Var& last = perceptron.weights.back();
-  check(where, "the last of weights", last.value()).rank(2);
+  Check(where, "the last of weights", last.value()).rank(2);
 
   Tape& tape = fourmomenta.tape();
   Context& ctx = tape.context();
@@ -50,7 +50,7 @@ Var edge_vectors(const Var& fourmomenta, const Var& scalars, const Tensor& ptr, 
   Draw draw;
   if (!tape.training()) o.dropout = 0;
   if (o.dropout != 0) {
-    kernels::check_ptr(where, "ptr", ptr, T);
+    kernels::check_ptr(ctx, where, "ptr", ptr, T);
     draw = ctx.rng().draw("dropout", (layers - 1) * kernels::count_pairs(ptr) * H);
   }
   Tensor vectors = ctx.empty({T, last.dim(0), 4}, fourmomenta.dtype());

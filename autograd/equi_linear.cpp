@@ -25,7 +25,7 @@ Multivectors equi_linear(const Multivectors& x, const std::vector<EquiLinearPara
                          const EquiLinearOptions& options) {
   Tape& tape = x.mv.tape();
   Context& ctx = tape.context();
-  check("equi_linear", "x", x.mv.value()).rank(3);
+  Check("equi_linear", "x", x.mv.value()).rank(3);
   if (maps.empty()) fail("equi_linear", "no maps, expected at least one");
   const DType dtype = maps[0].weight.dtype(), products = tape.factors(dtype);
   auto make = [&](Context& home) {

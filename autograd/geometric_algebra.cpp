@@ -5,7 +5,7 @@
 namespace lightcone {
 
 Var embed(const Var& x, Blades blades) {
-  check("embed", "x", x.value()).rank(3);
+  Check("embed", "x", x.value()).rank(3);
   Tensor y = x.context().empty({8, x.dim(0), 2 * x.dim(2)}, x.dtype());
   kernels::embed(x.context(), blades, x.value(), y);
   return x.tape().record("embed", y, {x.slot()}, [=, to = x.slot()](const Tensor& dy, Grads& grads) {
@@ -14,7 +14,7 @@ Var embed(const Var& x, Blades blades) {
 }
 
 Var extract(const Var& y, Blades blades) {
-  check("extract", "y", y.value()).rank(3);
+  Check("extract", "y", y.value()).rank(3);
   Tensor x = y.context().empty({y.dim(1), kernels::count_of(blades), y.dim(2) / 2}, y.dtype());
   kernels::extract(y.context(), blades, y.value(), x);
   return y.tape().record("extract", x, {y.slot()}, [=, to = y.slot()](const Tensor& dx, Grads& grads) {
@@ -23,7 +23,7 @@ Var extract(const Var& y, Blades blades) {
 }
 
 Var scalar_part(const Var& y) {
-  check("extract", "y", y.value()).rank(3);
+  Check("extract", "y", y.value()).rank(3);
   const int64_t T = y.dim(1), C = y.dim(2) / 2;
   Tensor x = y.context().empty({T, 1, C}, y.dtype());
   kernels::extract(y.context(), Blades::scalar, y.value(), x);
@@ -36,7 +36,7 @@ Var scalar_part(const Var& y) {
 
 Var grade_dropout(const Var& x, double p) {
   if (!x.tape().training() || p == 0) return x;
-  check("grade_dropout", "x", x.value()).rank(3);
+  Check("grade_dropout", "x", x.value()).rank(3);
   Context& ctx = x.context();
   const Draw draw = ctx.rng().draw("dropout", x.dim(1) * x.dim(2) / 2 * 5);
   Tensor y = ctx.empty(x.shape(), x.dtype());
@@ -47,7 +47,7 @@ Var grade_dropout(const Var& x, double p) {
 }
 
 Var geometric_product(const Var& lr, std::optional<DType> result) {
-  check("geometric_product", "lr", lr.value()).rank(3);
+  Check("geometric_product", "lr", lr.value()).rank(3);
   Tensor y = lr.context().empty({8, lr.dim(1), lr.dim(2) / 2}, result.value_or(lr.dtype()));
   kernels::geometric_product(lr.context(), lr.value(), y);
   return lr.tape().record("geometric_product", y, {lr.slot()},
@@ -66,7 +66,7 @@ Var gated(const Var& x, Gate f, std::optional<DType> result) {
 }
 
 Var equi_norm(const Var& x, int64_t group, double eps, std::optional<DType> result) {
-  check("equi_norm", "x", x.value()).rank(3);
+  Check("equi_norm", "x", x.value()).rank(3);
   Context& ctx = x.context();
   const int64_t size = group ? group : x.dim(2) / 2;
   Tensor y = ctx.empty(x.shape(), result.value_or(x.dtype()));

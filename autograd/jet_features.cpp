@@ -5,7 +5,7 @@
 namespace lightcone {
 
 Var jet_features(const Var& p, const Var& jet, TaggingFeatures which, DType dtype) {
-  check("jet_features", "p", p.value()).rank(2);
+  Check("jet_features", "p", p.value()).rank(2);
   Tensor y = p.context().empty({p.dim(0), kernels::num_tagging_features(which)}, dtype);
   kernels::jet_features(p.context(), which, p.value(), jet.value(), y);
   return p.tape().record("jet_features", y, {p.slot(), jet.slot()},

@@ -36,7 +36,7 @@ kernels::MessagePerceptron values_of(const MessagePerceptron& m) {
 
 Var message_passing(const Tensor& ptr, const MessagePerceptron& perceptron, const MessageOptions& options) {
   const char* where = "message_passing";
-  check(where, "receiver", perceptron.receiver.value()).rank(2).momentum();
+  Check(where, "receiver", perceptron.receiver.value()).rank(2).momentum();
   Tape& tape = perceptron.receiver.tape();
   Context& ctx = tape.context();
   const int64_t T = perceptron.receiver.dim(0), H = perceptron.receiver.dim(1);
@@ -44,7 +44,7 @@ Var message_passing(const Tensor& ptr, const MessagePerceptron& perceptron, cons
   Draw draw;
   if (!tape.training()) o.dropout = 0;
   if (o.dropout != 0) {
-    kernels::check_ptr(where, "ptr", ptr, T);
+    kernels::check_ptr(ctx, where, "ptr", ptr, T);
     const auto layers = static_cast<int64_t>(perceptron.weights.size()) + 1;
     draw = ctx.rng().draw("dropout", layers * kernels::count_pairs(ptr) * H);
   }
@@ -74,8 +74,8 @@ Var message_passing(const Tensor& ptr, const MessagePerceptron& perceptron, cons
 }
 
 Var edge_attributes(const Var& p, const Tensor& ptr, double mean, double std, DType dtype) {
-  check("edge_attributes", "p", p.value()).rank(2).columns(4).momentum();
-  kernels::check_ptr("edge_attributes", "ptr", ptr, p.dim(0));
+  Check("edge_attributes", "p", p.value()).rank(2).columns(4).momentum();
+  kernels::check_ptr(p.context(), "edge_attributes", "ptr", ptr, p.dim(0));
   Tensor e = p.context().empty({kernels::count_pairs(ptr), 1}, dtype);
   kernels::edge_attributes(p.context(), p.value(), ptr, mean, std, e);
   return p.tape().record("edge_attributes", e, {p.slot()},

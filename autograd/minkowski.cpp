@@ -7,7 +7,7 @@ namespace lightcone {
 
 // One number per four-momentum.
 static Tensor scalars_for(const char* operation, const char* argument, const Var& p) {
-  check(operation, argument, p.value()).columns(4);
+  Check(operation, argument, p.value()).columns(4);
   Shape shape;
   for (int axis = 0; axis + 1 < p.value().rank(); ++axis) shape.append(p.dim(axis));
   return p.context().empty(shape, p.dtype());
@@ -42,7 +42,7 @@ Var eta(const Var& p) { return kinematic("eta", kernels::Kinematic::eta, p); }
 Var mass(const Var& p) { return kinematic("mass", kernels::Kinematic::mass, p); }
 
 Var restframe_boost(const Var& p) {
-  check("restframe_boost", "p", p.value()).rank(2);
+  Check("restframe_boost", "p", p.value()).rank(2);
   Tensor boost = p.context().empty({p.dim(0), 4, 4}, p.dtype());
   kernels::restframe_boost(p.context(), p.value(), boost);
   return p.tape().record("restframe_boost", boost, {p.slot()},

@@ -43,7 +43,7 @@ static void refuse_improper(const char* operation, const OrthoKwargs& options, c
 
 RegularisedFrames orthonormal_frames(const Var& vectors, const OrthoKwargs& options) {
   const Orthonormalisation how = parameters("orthonormal_frames", options, options.eps_reg_coplanar);
-  check("orthonormal_frames", "vectors", vectors.value()).rank(3);
+  Check("orthonormal_frames", "vectors", vectors.value()).rank(3);
   Context& ctx = vectors.context();
   const int64_t numbers = vectors.value().numel();
   const FrameNoise noise = draw_noise(vectors.tape(), numbers, "frames_coplanar", numbers);
@@ -62,7 +62,7 @@ RegularisedFrames orthonormal_frames(const Var& vectors, const OrthoKwargs& opti
 
 RegularisedFrames polar_decomposition(const Var& boost, const Var& references, const OrthoKwargs& options) {
   const Orthonormalisation how = parameters("polar_decomposition", options, options.eps_reg);
-  check("polar_decomposition", "boost", boost.value()).rank(2);
+  Check("polar_decomposition", "boost", boost.value()).rank(2);
   Context& ctx = boost.context();
   const int64_t T = boost.dim(0);
   const FrameNoise noise = draw_noise(boost.tape(), 4 * T, "frames_collinear", 6 * T);

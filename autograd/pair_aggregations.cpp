@@ -6,18 +6,18 @@ namespace lightcone {
 
 namespace {
 /// Constituents and jets that ptr counts.
-std::pair<int64_t, int64_t> counts(const char* where, const Tensor& ptr) {
-  check(where, "ptr", ptr).rank(1).dtype(DType::i32);
+std::pair<int64_t, int64_t> counts(const Context& ctx, const char* where, const Tensor& ptr) {
+  Check(where, "ptr", ptr).rank(1).dtype(DType::i32);
   if (ptr.dim(0) == 0) fail(where, "ptr is empty, expected at least one offset, 0");
-  const int64_t T = ptr.data<int32_t>()[ptr.dim(0) - 1];
-  return {T, kernels::check_ptr(where, "ptr", ptr, T)};
+  const int64_t T = ptr.offsets()[ptr.dim(0) - 1];
+  return {T, kernels::check_ptr(ctx, where, "ptr", ptr, T)};
 }
 }  // namespace
 
 PairPools pair_pool(const Var& x, const Tensor& ptr, Pool pool) {
   Context& ctx = x.context();
-  check("pair_pool", "x", x.value()).rank(2);
-  const auto [T, B] = counts("pair_pool", ptr);
+  Check("pair_pool", "x", x.value()).rank(2);
+  const auto [T, B] = counts(ctx, "pair_pool", ptr);
   Tensor tokens = ctx.empty({T, 3 * x.dim(1)}, x.dtype()), jets = ctx.empty({B, 2 * x.dim(1)}, x.dtype());
   kernels::pair_pool(ctx, x.value(), ptr, pool, tokens, jets);
   const auto y = x.tape().record("pair_pool", std::vector{tokens, jets}, {x.slot()},
@@ -32,8 +32,8 @@ PairPools pair_pool(const Var& x, const Tensor& ptr, Pool pool) {
 Var pair_combine(const Var& ab, const Var& tokens, const Tensor& ptr) {
   const char* where = "pair_combine";
   Context& ctx = tokens.context();
-  check(where, "tokens", tokens.value()).rank(2);
-  counts(where, ptr);
+  Check(where, "tokens", tokens.value()).rank(2);
+  counts(ctx, where, ptr);
   if (tokens.dim(1) % 3) fail(where, "tokens has {} columns, expected a multiple of three", tokens.dim(1));
   Tensor y = ctx.empty({count_all_pairs(ptr), tokens.dim(1) / 3}, tokens.dtype());
   kernels::pair_combine(ctx, ab.value(), tokens.value(), ptr, y);
@@ -47,7 +47,7 @@ Var pair_combine(const Var& ab, const Var& tokens, const Tensor& ptr) {
 
 std::vector<Var> aggregation_matrices(const AggregationParameters& k, const std::vector<MatrixOfMaps>& layout) {
   const Var& first = k.direct.value().defined() ? k.direct : k.c10;
-  check("aggregation_matrices", "coefficients", first.value());
+  Check("aggregation_matrices", "coefficients", first.value());
   if (first.shape().rank() < 2)
     fail("aggregation_matrices", "coefficients have shape {}, expected channels in, channels out", first.shape());
   Context& ctx = first.context();

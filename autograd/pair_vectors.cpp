@@ -6,8 +6,8 @@ namespace lightcone {
 
 Var pair_masses(const Var& p, const Tensor& ptr, double mean, double std, DType dtype) {
   Context& ctx = p.context();
-  check("pair_masses", "p", p.value()).rank(2);
-  kernels::check_ptr("pair_masses", "ptr", ptr, p.dim(0));
+  Check("pair_masses", "p", p.value()).rank(2);
+  kernels::check_ptr(ctx, "pair_masses", "ptr", ptr, p.dim(0));
   Tensor e = ctx.empty({kernels::count_all_pairs(ptr), 1}, dtype);
   kernels::pair_masses(ctx, p.value(), ptr, mean, std, e);
   return p.tape().record("pair_masses", e, {p.slot()},
@@ -19,8 +19,8 @@ Var pair_masses(const Var& p, const Tensor& ptr, double mean, double std, DType 
 
 Var pair_products(const Var& q, const Var& k, const Tensor& ptr, int64_t n) {
   Context& ctx = q.context();
-  check("pair_products", "q", q.value()).rank(2);
-  kernels::check_ptr("pair_products", "ptr", ptr, q.dim(0));
+  Check("pair_products", "q", q.value()).rank(2);
+  kernels::check_ptr(ctx, "pair_products", "ptr", ptr, q.dim(0));
   Tensor y = ctx.empty({kernels::count_all_pairs(ptr), n}, q.dtype());
   kernels::pair_products(ctx, q.value(), k.value(), ptr, y);
   return q.tape().record(
@@ -33,8 +33,8 @@ Var pair_products(const Var& q, const Var& k, const Tensor& ptr, int64_t n) {
 
 Var pair_vectors(const Var& p, const Var& logits, const Tensor& ptr, const PairVectorsOptions& options) {
   Context& ctx = p.context();
-  check("pair_vectors", "p", p.value()).rank(2);
-  check("pair_vectors", "logits", logits.value()).rank(2);
+  Check("pair_vectors", "p", p.value()).rank(2);
+  Check("pair_vectors", "logits", logits.value()).rank(2);
   Tensor y = ctx.empty({p.dim(0), logits.dim(1), 4}, p.dtype()), norm = ctx.empty({p.dim(0)}, DType::f64);
   kernels::pair_vectors(ctx, p.value(), logits.value(), ptr, options, y, norm);
   return p.tape().record("pair_vectors", y, {p.slot(), logits.slot()},

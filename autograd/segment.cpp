@@ -1,7 +1,6 @@
 #include "autograd/segment.h"
 
 #include "engine/check.h"
-#include "kernels/segment.h"
 
 namespace lightcone {
 
@@ -9,14 +8,14 @@ using kernels::Pool;
 
 namespace {
 int64_t jets_of(const char* operation, const Tensor& ptr) {
-  check(operation, "ptr", ptr).rank(1).dtype(DType::i32);
+  Check(operation, "ptr", ptr).rank(1).dtype(DType::i32);
   if (ptr.dim(0) == 0) fail(operation, "ptr is empty, expected at least one offset, 0");
   return ptr.dim(0) - 1;
 }
 
 Var pool(const char* name, const Var& x, const Tensor& ptr, Pool kind) {
   Context& ctx = x.context();
-  check(name, "x", x.value()).rank(2);
+  Check(name, "x", x.value()).rank(2);
   Tensor y = ctx.empty({jets_of(name, ptr), x.dim(1)}, x.dtype());
   kernels::segment_pool(ctx, x.value(), ptr, kind, y);
   return x.tape().record(name, y, {x.slot()}, [=, to = x.slot()](const Tensor& dy, Grads& grads) {
@@ -30,7 +29,7 @@ Var segment_mean(const Var& x, const Tensor& ptr) { return pool("segment_mean", 
 
 Var segment_max(const Var& x, const Tensor& ptr) {
   Context& ctx = x.context();
-  check("segment_max", "x", x.value()).rank(2);
+  Check("segment_max", "x", x.value()).rank(2);
   const Shape shape = {jets_of("segment_max", ptr), x.dim(1)};
   Tensor y = ctx.empty(shape, x.dtype()), argmax = ctx.empty(shape, DType::i32);
   kernels::segment_max(ctx, x.value(), ptr, y, argmax);
@@ -41,10 +40,10 @@ Var segment_max(const Var& x, const Tensor& ptr) {
 
 Var segment_broadcast(const Var& x, const Tensor& ptr) {
   Context& ctx = x.context();
-  check("segment_broadcast", "x", x.value()).rank(2);
+  Check("segment_broadcast", "x", x.value()).rank(2);
   const int64_t jets = jets_of("segment_broadcast", ptr);
-  const int64_t rows = ptr.data<int32_t>()[jets];
-  kernels::check_ptr("segment_broadcast", "ptr", ptr, rows);
+  const int64_t rows = ptr.offsets()[jets];
+  kernels::check_ptr(ctx, "segment_broadcast", "ptr", ptr, rows);
   Tensor y = ctx.empty({rows, x.dim(1)}, x.dtype());
   kernels::segment_broadcast(ctx, x.value(), ptr, Pool::sum, y);
   return x.tape().record("segment_broadcast", y, {x.slot()}, [=, to = x.slot()](const Tensor& dy, Grads& grads) {
@@ -54,7 +53,7 @@ Var segment_broadcast(const Var& x, const Tensor& ptr) {
 
 Var gather_rows(const Var& x, const Tensor& index) {
   Context& ctx = x.context();
-  check("gather_rows", "x", x.value()).rank(2);
+  Check("gather_rows", "x", x.value()).rank(2);
   Tensor y = ctx.empty({index.numel(), x.dim(1)}, x.dtype());
   kernels::gather_rows(ctx, x.value(), index, y);
   return x.tape().record("gather_rows", y, {x.slot()}, [=, to = x.slot()](const Tensor& dy, Grads& grads) {
@@ -64,7 +63,7 @@ Var gather_rows(const Var& x, const Tensor& index) {
 
 Var scatter_add_rows(const Var& x, const Tensor& index, int64_t rows) {
   Context& ctx = x.context();
-  check("scatter_add_rows", "x", x.value()).rank(2);
+  Check("scatter_add_rows", "x", x.value()).rank(2);
   Tensor y = ctx.empty({rows, x.dim(1)}, x.dtype());
   kernels::scatter_add_rows(ctx, x.value(), index, y);
   return x.tape().record("scatter_add_rows", y, {x.slot()}, [=, to = x.slot()](const Tensor& dy, Grads& grads) {
@@ -72,16 +71,9 @@ Var scatter_add_rows(const Var& x, const Tensor& index, int64_t rows) {
   });
 }
 
-Tensor prepend_ptr(Context& ctx, const Tensor& ptr) {
-  jets_of("prepend_ptr", ptr);
-  Tensor longer = ctx.empty(ptr.shape(), DType::i32);
-  kernels::prepend_ptr(ctx, ptr, longer);
-  return longer;
-}
-
 Var prepend_rows(const Var& first, const Var& x, const Tensor& longer) {
   Context& ctx = x.context();
-  check("prepend_rows", "x", x.value()).rank(2);
+  Check("prepend_rows", "x", x.value()).rank(2);
   Tensor y = ctx.empty({x.dim(0) + jets_of("prepend_rows", longer), x.dim(1)}, x.dtype());
   kernels::prepend_rows(ctx, &first.value(), &x.value(), longer, y);
   return x.tape().record("prepend_rows", y, {first.slot(), x.slot()},
@@ -92,7 +84,7 @@ Var prepend_rows(const Var& first, const Var& x, const Tensor& longer) {
 
 Var first_rows(const Var& x, const Tensor& ptr) {
   Context& ctx = x.context();
-  check("first_rows", "x", x.value()).rank(2);
+  Check("first_rows", "x", x.value()).rank(2);
   Tensor y = ctx.empty({jets_of("first_rows", ptr), x.dim(1)}, x.dtype());
   kernels::split_rows(ctx, x.value(), ptr, &y, nullptr);
   return x.tape().record("first_rows", y, {x.slot()}, [=, to = x.slot()](const Tensor& dy, Grads& grads) {
@@ -102,7 +94,7 @@ Var first_rows(const Var& x, const Tensor& ptr) {
 
 Var drop_first_rows(const Var& x, const Tensor& ptr) {
   Context& ctx = x.context();
-  check("drop_first_rows", "x", x.value()).rank(2);
+  Check("drop_first_rows", "x", x.value()).rank(2);
   const int64_t jets = jets_of("drop_first_rows", ptr);
   if (jets > x.dim(0)) fail("drop_first_rows", "{} jets in {} rows, expected a first row in every jet", jets, x.dim(0));
   Tensor y = ctx.empty({x.dim(0) - jets, x.dim(1)}, x.dtype());

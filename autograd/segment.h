@@ -1,5 +1,6 @@
 #pragma once
 #include "autograd/tape.h"
+#include "kernels/segment.h"
 
 namespace lightcone {
 
@@ -14,8 +15,7 @@ Var segment_broadcast(const Var& x, const Tensor& ptr);
 Var gather_rows(const Var& x, const Tensor& index);                     ///< [M, C]
 Var scatter_add_rows(const Var& x, const Tensor& index, int64_t rows);  ///< [rows, C]
 
-/// Offsets of jets that are one row longer, to be computed once per batch.
-Tensor prepend_ptr(Context& ctx, const Tensor& ptr);
+using kernels::prepend_ptr;  ///< offsets of jets that are one row longer, to be computed once per batch
 /// Row b of first [B, C] in front of jet b: [T + B, C] with the offsets `longer`.
 Var prepend_rows(const Var& first, const Var& x, const Tensor& longer);
 /// The first row of each jet, [B, C]; none may be empty.

@@ -19,8 +19,7 @@ void pools(Runner& run, DType dtype) {
   const std::vector<double> offsets = jet_offsets(B, 55);
   const auto T = static_cast<int64_t>(offsets.back());
   const Tensor ptr = ctx.of({B + 1}, DType::i32, offsets);
-  Tensor longer = ctx.empty({B + 1}, DType::i32);
-  kernels::prepend_ptr(ctx, ptr, longer);
+  const Tensor longer = kernels::prepend_ptr(ctx, ptr);
   const Shape rows = {T, C}, jets = {B, C};
   // f(jet, first row, row behind the last, column)
   auto each = [&](auto f) {

@@ -61,6 +61,13 @@ Tensor Context::of(Shape shape, DType dtype, std::span<const double> values) {
   return t;
 }
 
+Tensor Context::offsets(std::span<const int32_t> numbers) {
+  Tensor t = empty({static_cast<int64_t>(numbers.size())}, DType::i32);
+  allocator_->copy_in(t.raw(), numbers.data(), numbers.size_bytes());
+  if (device_ != Device::cpu) t.keep_offsets(numbers);
+  return t;
+}
+
 Tensor Context::copy(const Tensor& x) {
   Tensor y = empty(x.shape(), x.dtype());
   Allocator& from = x.memory();

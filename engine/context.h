@@ -28,6 +28,9 @@ class Context {
     if (device_ != Device::cpu) [[unlikely]]
       refuse_device();
   }
+  /// Whether a GPU may round the factors of f32 products to tf32 (10 bits of mantissa), as float32_matmul_precision=high asks.
+  bool tf32() const { return tf32_; }
+  void set_tf32(bool on) { tf32_ = on; }
   int threads() const { return threads_; }
   void set_threads(int threads);
 
@@ -35,6 +38,8 @@ class Context {
   Tensor zeros(Shape shape, DType dtype);
   /// A tensor with these values, converted to `dtype`.
   Tensor of(Shape shape, DType dtype, std::span<const double> values);
+  /// Row offsets, i32 [n]: on a GPU the tensor keeps the numbers for Tensor::offsets(), too.
+  Tensor offsets(std::span<const int32_t> numbers);
   /// A copy in this Context's memory, from whichever device. To the CPU it waits for all work before it.
   Tensor copy(const Tensor& x);
 
@@ -71,6 +76,7 @@ class Context {
   Profiler profiler_;
   Rng rng_;
   int threads_;
+  bool tf32_ = false;
 };
 
 }  // namespace lightcone

@@ -9,10 +9,13 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/device.h"
+
 namespace lightcone {
 
 /// One round on a counter of four words; the key grows by philox_key_step between rounds.
-inline void philox_round(uint32_t& c0, uint32_t& c1, uint32_t& c2, uint32_t& c3, uint32_t k0, uint32_t k1) {
+LIGHTCONE_HOST_DEVICE inline void philox_round(uint32_t& c0, uint32_t& c1, uint32_t& c2, uint32_t& c3, uint32_t k0,
+                                               uint32_t k1) {
   const uint64_t p0 = 0xD2511F53ull * c0, p1 = 0xCD9E8D57ull * c2;
   c0 = static_cast<uint32_t>(p1 >> 32) ^ c1 ^ k0;
   c1 = static_cast<uint32_t>(p1);
@@ -20,51 +23,65 @@ inline void philox_round(uint32_t& c0, uint32_t& c1, uint32_t& c2, uint32_t& c3,
   c3 = static_cast<uint32_t>(p0);
 }
 inline constexpr int philox_rounds = 10;
-inline constexpr uint32_t philox_key_step[2] = {0x9E3779B9u, 0xBB67AE85u};
+inline constexpr uint32_t philox_key_step0 = 0x9E3779B9u, philox_key_step1 = 0xBB67AE85u;
 
 /// Philox4x32-10 (Salmon et al., SC11): four 32-bit words from a 64-bit key and a 128-bit counter. A number depends on
 /// nothing else, so any element of any draw can be computed anywhere, in any order, on either device.
-inline std::array<uint32_t, 4> philox(uint64_t key, uint64_t counter_high, uint64_t counter_low) {
+LIGHTCONE_HOST_DEVICE inline std::array<uint32_t, 4> philox(uint64_t key, uint64_t counter_high, uint64_t counter_low) {
   uint32_t k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
   std::array<uint32_t, 4> c = {static_cast<uint32_t>(counter_low), static_cast<uint32_t>(counter_low >> 32),
                                static_cast<uint32_t>(counter_high), static_cast<uint32_t>(counter_high >> 32)};
   for (int round = 0; round < philox_rounds; ++round) {
     philox_round(c[0], c[1], c[2], c[3], k0, k1);
-    k0 += philox_key_step[0];
-    k1 += philox_key_step[1];
+    k0 += philox_key_step0;
+    k1 += philox_key_step1;
   }
   return c;
 }
 
-/// One draw of random numbers: element i is a pure function of (key, position, i). Cheap to copy; a backward that needs
-/// the same numbers again keeps the Draw, not the numbers. If `recorded` is not empty its numbers are used instead
-/// (tests, comparisons with PyTorch).
+/// What kernels compute the numbers of a Draw from: element i is a pure function of (key, position, i), on either device.
+/// If `recorded` is not null its numbers, in the same memory, are used instead.
+struct Numbers {
+  uint64_t key, position;
+  const double* recorded;
+
+  /// Uniform in [0, 1) with 32 random bits; element i uses word i % 4 of counter i / 4.
+  LIGHTCONE_HOST_DEVICE double uniform(int64_t i) const {
+    if (recorded) return recorded[i];
+    return philox(key, position, static_cast<uint64_t>(i) >> 2)[i & 3] * 0x1p-32;
+  }
+  /// Uniform in [0, 1) with 53 random bits.
+  LIGHTCONE_HOST_DEVICE double uniform53(int64_t i) const {
+    if (recorded) return recorded[i];
+    const auto w = philox(key, position, static_cast<uint64_t>(i) >> 1);
+    return i & 1 ? bits53(w[2], w[3]) : bits53(w[0], w[1]);
+  }
+  /// Standard normal (Box-Muller); elements 2k and 2k+1 share a counter.
+  LIGHTCONE_HOST_DEVICE double normal(int64_t i) const {
+    if (recorded) return recorded[i];
+    const auto w = philox(key, position, static_cast<uint64_t>(i) >> 1);
+    const double r = std::sqrt(-2 * std::log(bits53(w[0], w[1], 0.5))), angle = 2 * M_PI * bits53(w[2], w[3]);
+    return (i & 1) ? r * std::sin(angle) : r * std::cos(angle);
+  }
+
+ private:
+  LIGHTCONE_HOST_DEVICE static double bits53(uint32_t high, uint32_t low, double add = 0) {
+    return (static_cast<double>((static_cast<uint64_t>(high) << 21) ^ (low >> 11)) + add) * 0x1p-53;
+  }
+};
+
+/// One draw of random numbers. Cheap to copy; a backward that needs the same numbers again keeps the Draw, not the
+/// numbers. If `recorded` is not empty its numbers are used instead (tests, comparisons with PyTorch).
 struct Draw {
   uint64_t key = 0;
   uint64_t position = 0;
   std::shared_ptr<const std::vector<double>> recorded;
 
-  /// Uniform in [0, 1) with 32 random bits; element i uses word i % 4 of counter i / 4.
-  double uniform(int64_t i) const {
-    if (recorded) return (*recorded)[i];
-    return philox(key, position, static_cast<uint64_t>(i) >> 2)[i & 3] * 0x1p-32;
-  }
-  /// Uniform in [0, 1) with 53 random bits.
-  double uniform53(int64_t i) const {
-    if (recorded) return (*recorded)[i];
-    const auto w = philox(key, position, static_cast<uint64_t>(i) >> 1);
-    const int o = (i & 1) * 2;
-    return ((static_cast<uint64_t>(w[o]) << 21) ^ (w[o + 1] >> 11)) * 0x1p-53;
-  }
-  /// Standard normal (Box-Muller); elements 2k and 2k+1 share a counter.
-  double normal(int64_t i) const {
-    if (recorded) return (*recorded)[i];
-    const auto w = philox(key, position, static_cast<uint64_t>(i) >> 1);
-    const double u1 = (((static_cast<uint64_t>(w[0]) << 21) ^ (w[1] >> 11)) + 0.5) * 0x1p-53;
-    const double u2 = ((static_cast<uint64_t>(w[2]) << 21) ^ (w[3] >> 11)) * 0x1p-53;
-    const double r = std::sqrt(-2 * std::log(u1));
-    return (i & 1) ? r * std::sin(2 * M_PI * u2) : r * std::cos(2 * M_PI * u2);
-  }
+  /// For the CPU; on a GPU the recorded ones have to be there (kernels/device.cuh).
+  Numbers numbers() const { return {key, position, recorded ? recorded->data() : nullptr}; }
+  double uniform(int64_t i) const { return numbers().uniform(i); }
+  double uniform53(int64_t i) const { return numbers().uniform53(i); }
+  double normal(int64_t i) const { return numbers().normal(i); }
 };
 
 /// Named random streams of one seed. Everything random names its stream ("dropout", "shuffle", "init", …), so that one

@@ -1,10 +1,13 @@
 #include "engine/tensor.h"
 
+#include <vector>
+
 namespace lightcone {
 
 struct Tensor::Storage {
   std::shared_ptr<Allocator> allocator;
   Allocator::Block block;
+  std::vector<int32_t> offsets;  // of a tensor on a GPU that was made from these
   Storage(std::shared_ptr<Allocator> a, size_t bytes) : allocator(std::move(a)), block(allocator->allocate(bytes)) {}
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
@@ -21,6 +24,19 @@ Tensor::Tensor(std::shared_ptr<Allocator> allocator, Shape shape, DType dtype)
 Allocator& Tensor::memory() const {
   if (!storage_) throw Error("tensor: it is not there");
   return *storage_->allocator;
+}
+
+std::span<const int32_t> Tensor::offsets() const {
+  require(DType::i32);
+  if (rank() != 1) fail("tensor", "row offsets were asked for of a tensor of shape {}", shape_);
+  if (device_ == Device::cpu) return {static_cast<const int32_t*>(data_), static_cast<size_t>(dim(0))};
+  if (data_ != storage_->block.data || storage_->offsets.size() != static_cast<size_t>(dim(0)))
+    fail("tensor", "row offsets on {} are made by Context::offsets()", device_);
+  return storage_->offsets;
+}
+
+void Tensor::keep_offsets(std::span<const int32_t> numbers) {
+  storage_->offsets.assign(numbers.begin(), numbers.end());
 }
 
 double Tensor::item() const {

@@ -50,6 +50,9 @@ class Tensor {
     require_cpu();
     return {data<T>(), static_cast<size_t>(numel())};
   }
+  /// The numbers of row offsets (i32, one axis), on every device without waiting for it: those that Context::offsets()
+  /// was given. Throws Error for another tensor.
+  std::span<const int32_t> offsets() const;
   /// The only element, as double. Throws Error if there is not exactly one. On a GPU it waits for all work before it.
   double item() const;
 
@@ -64,7 +67,9 @@ class Tensor {
   Allocator& memory() const;
 
  private:
+  friend class Context;
   struct Storage;
+  void keep_offsets(std::span<const int32_t> numbers);
   void require(DType dtype) const {
     if (dtype != dtype_) fail("tensor", "asked for {} elements of a {} tensor", dtype, dtype_);
   }

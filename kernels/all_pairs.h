@@ -10,7 +10,7 @@ namespace lightcone::kernels {
 inline std::vector<int64_t> all_pairs_before(const Tensor& ptr) {
   std::vector<int64_t> sums{0};
   for (int64_t b = 0; b + 1 < ptr.numel(); ++b) {
-    const int64_t N = ptr.data<int32_t>()[b + 1] - ptr.data<int32_t>()[b];
+    const int64_t N = ptr.offsets()[b + 1] - ptr.offsets()[b];
     sums.push_back(sums.back() + N * N);
   }
   return sums;

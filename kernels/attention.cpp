@@ -84,14 +84,15 @@ void check_frames(const char* operation, std::span<const AttentionSegment> segme
          s.q.channels, s.v.parts, s.v.channels, dim, s.frames.reps.text());
 }
 
-Sizes check_segments(const char* operation, std::span<const AttentionSegment> segments, const Tensor& q_ptr,
-                     const Tensor& k_ptr, double scale, const AttentionDropout& dropout, Products products) {
+Sizes check_segments(const Context& ctx, const char* operation, std::span<const AttentionSegment> segments,
+                     const Tensor& q_ptr, const Tensor& k_ptr, double scale, const AttentionDropout& dropout,
+                     Products products) {
   if (segments.empty() || segments.size() > 4) fail(operation, "{} segments, expected 1 to 4", segments.size());
   const HeadView &q = segments[0].q, &k = segments[0].k;
   check(operation, "q of segment 0", q.tensor).compute();
   Sizes sizes{q.rows, k.rows, q.heads, k.heads};
-  const int64_t jets = check_ptr(operation, "q_ptr", q_ptr, q.rows);
-  if (check_ptr(operation, "k_ptr", k_ptr, k.rows) != jets)
+  const int64_t jets = check_ptr(ctx, operation, "q_ptr", q_ptr, q.rows);
+  if (check_ptr(ctx, operation, "k_ptr", k_ptr, k.rows) != jets)
     fail(operation, "q_ptr has {} jets, k_ptr has {}", jets, k_ptr.dim(0) - 1);
   if (q.heads < 1 || k.heads < 1 || q.heads % k.heads)
     fail(operation, "{} heads of queries and {} of keys, expected a multiple", q.heads, k.heads);
@@ -124,7 +125,7 @@ Sizes check_segments(const char* operation, std::span<const AttentionSegment> se
 
 void attention(Context& ctx, std::span<const AttentionSegment> segments, const Tensor& q_ptr, const Tensor& k_ptr,
                double scale, const AttentionDropout& dropout, Tensor& lse, Products products) {
-  const Sizes n = check_segments("attention", segments, q_ptr, k_ptr, scale, dropout, products);
+  const Sizes n = check_segments(ctx, "attention", segments, q_ptr, k_ptr, scale, dropout, products);
   const DType dtype = segments[0].q.tensor.dtype();
   check("attention", "lse", lse).shape({n.q_rows, n.heads}).dtype(sum_dtype(dtype));
   const cpu::Plan plan(q_ptr, k_ptr, n.heads, n.heads / n.kv_heads, n.q_size + n.v_size, cpu::chunk_work(products));
@@ -137,7 +138,7 @@ void attention_backward(Context& ctx, std::span<const AttentionSegment> segments
                         std::span<const AttentionGradient> gradients, const Tensor& q_ptr, const Tensor& k_ptr,
                         double scale, const AttentionDropout& dropout, const Tensor& lse, Products products) {
   const char* name = "attention_backward";
-  const Sizes n = check_segments(name, segments, q_ptr, k_ptr, scale, dropout, products);
+  const Sizes n = check_segments(ctx, name, segments, q_ptr, k_ptr, scale, dropout, products);
   const DType dtype = segments[0].q.tensor.dtype();
   check(name, "lse", lse).shape({n.q_rows, n.heads}).dtype(sum_dtype(dtype));
   if (gradients.size() != segments.size())

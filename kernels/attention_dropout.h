@@ -22,7 +22,7 @@ inline const uint32_t* draw_words(const Draw& draw, int64_t first, int64_t n, ui
       c3[c] = static_cast<uint32_t>(draw.position >> 32);
     }
     uint32_t k0 = static_cast<uint32_t>(draw.key), k1 = static_cast<uint32_t>(draw.key >> 32);
-    for (int round = 0; round < philox_rounds; ++round, k0 += philox_key_step[0], k1 += philox_key_step[1]) {
+    for (int round = 0; round < philox_rounds; ++round, k0 += philox_key_step0, k1 += philox_key_step1) {
 #pragma omp simd
       for (int c = 0; c < counters; ++c) philox_round(c0[c], c1[c], c2[c], c3[c], k0, k1);
     }

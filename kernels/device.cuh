@@ -43,6 +43,23 @@ __device__ void store_word(T* to, const Pack<T, V>& pack) {
   *reinterpret_cast<Word<V * sizeof(T)>*>(to) = std::bit_cast<Word<V * sizeof(T)>>(pack);
 }
 
+/// The numbers of a Draw for kernels that are launched while it lives. Recorded ones are copied to the GPU.
+class DrawnNumbers {
+ public:
+  DrawnNumbers(Context& ctx, const Draw& draw) : numbers_(draw.numbers()) {
+    if (!draw.recorded) return;
+    const auto count = static_cast<int64_t>(draw.recorded->size());
+    recorded_ = ctx.empty({count}, DType::f64);
+    ctx.allocator().copy_in(recorded_.raw(), draw.recorded->data(), recorded_.bytes());
+    numbers_.recorded = recorded_.data<double>();
+  }
+  operator Numbers() const { return numbers_; }
+
+ private:
+  Numbers numbers_;
+  Tensor recorded_;
+};
+
 /// This thread's first item, and how far it is to its next one: items are consecutive among the threads of a grid.
 __device__ inline int64_t first_item() { return int64_t{blockIdx.x} * block_threads + threadIdx.x; }
 __device__ inline int64_t item_step() { return int64_t{gridDim.x} * block_threads; }

@@ -43,9 +43,9 @@ struct Sizes {
 };
 
 // `mlp` is the perceptron, or all of its gradients.
-Sizes check_mlp(const char* where, const Tensor& p, const Tensor& ptr, const EdgeMlp& mlp) {
+Sizes check_mlp(const Context& ctx, const char* where, const Tensor& p, const Tensor& ptr, const EdgeMlp& mlp) {
   check(where, "p", p).rank(2).columns(4).momentum();
-  const int64_t T = p.dim(0), jets = check_ptr(where, "ptr", ptr, T);
+  const int64_t T = p.dim(0), jets = check_ptr(ctx, where, "ptr", ptr, T);
   check(where, "receiver", mlp.receiver).rank(2).momentum();
   const DType dtype = mlp.receiver.dtype();
   const int64_t H = mlp.receiver.dim(1);
@@ -85,7 +85,7 @@ edge::Perceptron<S> perceptron(const EdgeMlp& m, const Sizes& sizes) {
 std::vector<int64_t> pairs_before(const Tensor& ptr) {
   std::vector<int64_t> sums{0};
   for (int64_t b = 0; b + 1 < ptr.numel(); ++b) {
-    const int64_t N = ptr.data<int32_t>()[b + 1] - ptr.data<int32_t>()[b];
+    const int64_t N = ptr.offsets()[b + 1] - ptr.offsets()[b];
     sums.push_back(sums.back() + N * (N - 1));
   }
   return sums;
@@ -105,7 +105,7 @@ int64_t count_pairs(const Tensor& ptr) { return pairs_before(ptr).back(); }
 void edge_vectors(Context& ctx, const Tensor& p, const Tensor& ptr, const EdgeMlp& mlp, const EdgeVectorsOptions& o,
                   const Draw& dropout, Tensor& vectors, Tensor& lse, Tensor& norm) {
   const char* where = "edge_vectors";
-  const Sizes sizes = check_mlp(where, p, ptr, mlp);
+  const Sizes sizes = check_mlp(ctx, where, p, ptr, mlp);
   check_options(where, o, mlp);
   check(where, "vectors", vectors).shape({sizes.T, sizes.n, 4}).dtype(p.dtype());
   check(where, "lse", lse).shape({sizes.T, sizes.n}).dtype(mlp.receiver.dtype());
@@ -127,13 +127,13 @@ void edge_vectors_backward(Context& ctx, const Tensor& dvectors, const Tensor& p
                            const EdgeVectorsOptions& o, const Draw& dropout, const Tensor& vectors, const Tensor& lse,
                            const Tensor& norm, EdgeMlp& gradients, Tensor* dp) {
   const char* where = "edge_vectors_backward";
-  const Sizes sizes = check_mlp(where, p, ptr, mlp);
+  const Sizes sizes = check_mlp(ctx, where, p, ptr, mlp);
   check_options(where, o, mlp);
   check(where, "vectors", vectors).shape({sizes.T, sizes.n, 4}).dtype(p.dtype());
   check(where, "dvectors", dvectors).like(vectors);
   check(where, "lse", lse).shape({sizes.T, sizes.n}).dtype(mlp.receiver.dtype());
   check(where, "norm", norm).shape({sizes.T}).dtype(DType::f64);
-  const Sizes of_gradients = check_mlp(where, p, ptr, gradients);
+  const Sizes of_gradients = check_mlp(ctx, where, p, ptr, gradients);
   check(where, "the gradient of receiver", gradients.receiver).like(mlp.receiver);
   if (of_gradients.n != sizes.n || gradients.weights.size() != mlp.weights.size() ||
       gradients.edge.defined() != mlp.edge.defined())
@@ -162,7 +162,7 @@ void edge_vectors_backward(Context& ctx, const Tensor& dvectors, const Tensor& p
 
 EdgeStatistics edge_statistics(Context& ctx, const Tensor& p, const Tensor& ptr) {
   check("edge_statistics", "p", p).rank(2).columns(4).momentum();
-  const int64_t jets = check_ptr("edge_statistics", "ptr", ptr, p.dim(0)), pairs = count_pairs(ptr);
+  const int64_t jets = check_ptr(ctx, "edge_statistics", "ptr", ptr, p.dim(0)), pairs = count_pairs(ptr);
   if (pairs == 0) throw Error("edge_statistics: no jet has two constituents, so there are no pairs to standardise by");
   const auto scope = ctx.profiler().scope("edge_statistics", p.bytes(), 10. * pairs);
   return statistics(ctx, jets, ptr.data<int32_t>(), InDouble(ctx, p), static_cast<double>(pairs));

@@ -138,12 +138,12 @@ void edge_attributes_backward(Context& ctx, const Graph& graph, const E* de, con
 namespace {
 
 // `m` is the perceptron, or its gradients: then edge and frames may be left out.
-void check_perceptron(const char* where, const Tensor& ptr, const MessagePerceptron& m, const MessageOptions& o,
-                      bool gradients) {
+void check_perceptron(const Context& ctx, const char* where, const Tensor& ptr, const MessagePerceptron& m,
+                      const MessageOptions& o, bool gradients) {
   check(where, "receiver", m.receiver).rank(2).momentum();
   const int64_t T = m.receiver.dim(0), H = m.receiver.dim(1);
   const DType dtype = m.receiver.dtype();
-  check_ptr(where, "ptr", ptr, T);
+  check_ptr(ctx, where, "ptr", ptr, T);
   if (H == 0) fail(where, "receiver has 0 columns, expected at least 1");
   check(where, "sender", m.sender).like(m.receiver);
   auto optional = [&](const char* name, const Tensor& t, const Shape& shape) {
@@ -170,9 +170,10 @@ void check_perceptron(const char* where, const Tensor& ptr, const MessagePercept
   if (!(o.dropout >= 0 && o.dropout < 1)) fail(where, "dropout is {}, expected 0 <= dropout < 1", o.dropout);
 }
 
-void check_edges(const char* where, const char* name, const Tensor& e, const Tensor& p, const Tensor& ptr, double std) {
+void check_edges(const Context& ctx, const char* where, const char* name, const Tensor& e, const Tensor& p,
+                 const Tensor& ptr, double std) {
   check(where, "p", p).rank(2).columns(4).momentum();
-  check_ptr(where, "ptr", ptr, p.dim(0));
+  check_ptr(ctx, where, "ptr", ptr, p.dim(0));
   check(where, name, e).shape({count_pairs(ptr), 1}).momentum();
   if (!(std > 0 && std::isfinite(std))) fail(where, "std is {}, expected a positive, finite number", std);
 }
@@ -189,7 +190,7 @@ double flops_of(const MessagePerceptron& m, double edges) {
 void message_passing(Context& ctx, const Tensor& ptr, const MessagePerceptron& m, const MessageOptions& o,
                      const Draw& dropout, Tensor& y) {
   const char* where = "message_passing";
-  check_perceptron(where, ptr, m, o, false);
+  check_perceptron(ctx, where, ptr, m, o, false);
   check(where, "y", y).like(m.receiver);
   const messages::Graph graph(ptr);
   const auto scope = ctx.profiler().scope(where, 3. * y.bytes() + m.edge.bytes() + m.features.bytes(),
@@ -205,8 +206,8 @@ void message_passing(Context& ctx, const Tensor& ptr, const MessagePerceptron& m
 void message_passing_backward(Context& ctx, const Tensor& dy, const Tensor& ptr, const MessagePerceptron& m,
                               const MessageOptions& o, const Draw& dropout, MessagePerceptron& gradients) {
   const char* where = "message_passing_backward";
-  check_perceptron(where, ptr, m, o, false);
-  check_perceptron(where, ptr, gradients, o, true);
+  check_perceptron(ctx, where, ptr, m, o, false);
+  check_perceptron(ctx, where, ptr, gradients, o, true);
   check(where, "dy", dy).like(m.receiver);
   check(where, "the gradient of receiver", gradients.receiver).like(m.receiver);
   if (gradients.weights.size() != m.weights.size() || gradients.edge_weight.defined() != m.edge_weight.defined() ||
@@ -226,7 +227,7 @@ void message_passing_backward(Context& ctx, const Tensor& dy, const Tensor& ptr,
 
 void edge_attributes(Context& ctx, const Tensor& p, const Tensor& ptr, double mean, double std, Tensor& e) {
   const char* where = "edge_attributes";
-  check_edges(where, "e", e, p, ptr, std);
+  check_edges(ctx, where, "e", e, p, ptr, std);
   if (!std::isfinite(mean)) fail(where, "mean is {}, expected a finite number", mean);
   const messages::Graph graph(ptr);
   const auto scope = ctx.profiler().scope(where, p.bytes() + e.bytes(), 12. * static_cast<double>(graph.edges()));
@@ -242,7 +243,7 @@ void edge_attributes(Context& ctx, const Tensor& p, const Tensor& ptr, double me
 void edge_attributes_backward(Context& ctx, const Tensor& de, const Tensor& p, const Tensor& ptr, double std,
                               Tensor& dp) {
   const char* where = "edge_attributes_backward";
-  check_edges(where, "de", de, p, ptr, std);
+  check_edges(ctx, where, "de", de, p, ptr, std);
   check(where, "dp", dp).like(p);
   const messages::Graph graph(ptr);
   const auto scope = ctx.profiler().scope(where, 2. * p.bytes() + de.bytes(), 24. * static_cast<double>(graph.edges()));

@@ -165,11 +165,11 @@ struct Sizes {
 };
 
 /// Those of x [E, C].
-Sizes sizes_of(const char* where, const char* argument, const Tensor& x, const Tensor& ptr) {
+Sizes sizes_of(const Context& ctx, const char* where, const char* argument, const Tensor& x, const Tensor& ptr) {
   check(where, argument, x).rank(2).momentum();
   check(where, "ptr", ptr).rank(1).dtype(DType::i32);
-  const int64_t T = ptr.dim(0) ? ptr.data<int32_t>()[ptr.dim(0) - 1] : 0;
-  const int64_t jets = check_ptr(where, "ptr", ptr, T), E = count_all_pairs(ptr);
+  const int64_t T = ptr.dim(0) ? ptr.offsets()[ptr.dim(0) - 1] : 0;
+  const int64_t jets = check_ptr(ctx, where, "ptr", ptr, T), E = count_all_pairs(ptr);
   if (x.dim(0) != E) fail(where, "{} has {} rows, expected {}, one for each pair", argument, x.dim(0), E);
   return {jets, T, E, x.dim(1)};
 }
@@ -245,7 +245,7 @@ cpu::Coefficient<T> coefficient(const AggregationCoefficients& k, const Coeffici
 
 void pair_pool(Context& ctx, const Tensor& x, const Tensor& ptr, Pool pool, Tensor& tokens, Tensor& jets) {
   const char* where = "pair_pool";
-  const Sizes n = sizes_of(where, "x", x, ptr);
+  const Sizes n = sizes_of(ctx, where, "x", x, ptr);
   check(where, "tokens", tokens).shape({n.T, 3 * n.C}).dtype(x.dtype());
   check(where, "jets", jets).shape({n.jets, 2 * n.C}).dtype(x.dtype());
   const auto scope = ctx.profiler().scope(where, x.bytes() + tokens.bytes() + jets.bytes(), 2. * x.numel());
@@ -258,7 +258,7 @@ void pair_pool(Context& ctx, const Tensor& x, const Tensor& ptr, Pool pool, Tens
 void pair_pool_backward(Context& ctx, const Tensor& dtokens, const Tensor& djets, const Tensor& ptr, Pool pool,
                         const Tensor& add, Tensor& dx) {
   const char* where = "pair_pool_backward";
-  const Sizes n = sizes_of(where, "dx", dx, ptr);
+  const Sizes n = sizes_of(ctx, where, "dx", dx, ptr);
   check(where, "dtokens", dtokens).shape({n.T, 3 * n.C}).dtype(dx.dtype());
   check(where, "djets", djets).shape({n.jets, 2 * n.C}).dtype(dx.dtype());
   if (add.defined()) check(where, "add", add).like(dx);
@@ -271,7 +271,7 @@ void pair_pool_backward(Context& ctx, const Tensor& dtokens, const Tensor& djets
 
 void pair_combine(Context& ctx, const Tensor& ab, const Tensor& tokens, const Tensor& ptr, Tensor& y) {
   const char* where = "pair_combine";
-  const Sizes n = sizes_of(where, "y", y, ptr);
+  const Sizes n = sizes_of(ctx, where, "y", y, ptr);
   check(where, "tokens", tokens).shape({n.T, 3 * n.C}).dtype(y.dtype());
   if (ab.defined()) check(where, "ab", ab).shape({n.E, 2 * n.C}).dtype(y.dtype());
   const auto scope = ctx.profiler().scope(where, (ab.defined() ? 3. : 1.) * y.bytes() + tokens.bytes(), 3. * y.numel());
@@ -283,7 +283,7 @@ void pair_combine(Context& ctx, const Tensor& ab, const Tensor& tokens, const Te
 
 void pair_combine_backward(Context& ctx, const Tensor& dy, const Tensor& ptr, Tensor* dab, Tensor* dtokens) {
   const char* where = "pair_combine_backward";
-  const Sizes n = sizes_of(where, "dy", dy, ptr);
+  const Sizes n = sizes_of(ctx, where, "dy", dy, ptr);
   if (dtokens) check(where, "dtokens", *dtokens).shape({n.T, 3 * n.C}).dtype(dy.dtype());
   if (dab) check(where, "dab", *dab).shape({n.E, 2 * n.C}).dtype(dy.dtype());
   const auto scope = ctx.profiler().scope(where, (dab ? 3. : 1.) * dy.bytes(), 2. * dy.numel());

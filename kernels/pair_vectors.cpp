@@ -104,9 +104,10 @@ void pair_products_backward(Context& ctx, const S* dy, const S* q, const S* k, c
 namespace {
 
 /// Checks p and ptr, and the rows of numbers of pairs. Returns T.
-int64_t check_pairs(const char* where, const Tensor& p, const Tensor& ptr, const char* argument, const Tensor& x) {
+int64_t check_pairs(const Context& ctx, const char* where, const Tensor& p, const Tensor& ptr, const char* argument,
+                    const Tensor& x) {
   check(where, "p", p).rank(2).columns(4).momentum();
-  check_ptr(where, "ptr", ptr, p.dim(0));
+  check_ptr(ctx, where, "ptr", ptr, p.dim(0));
   check(where, argument, x).rank(2).momentum();
   const int64_t E = count_all_pairs(ptr);
   if (x.dim(0) != E) fail(where, "{} has {} rows, expected {}, one for each pair", argument, x.dim(0), E);
@@ -121,10 +122,11 @@ void check_std(const char* where, double mean, double std) {
 struct Products {
   int64_t n, D;
 };
-Products check_products(const char* where, const Tensor& q, const Tensor& k, const Tensor& ptr, const Tensor& y) {
+Products check_products(const Context& ctx, const char* where, const Tensor& q, const Tensor& k, const Tensor& ptr,
+                        const Tensor& y) {
   check(where, "q", q).rank(2).momentum();
   check(where, "k", k).like(q);
-  check_ptr(where, "ptr", ptr, q.dim(0));
+  check_ptr(ctx, where, "ptr", ptr, q.dim(0));
   check(where, "y", y).rank(2).dtype(q.dtype());
   const int64_t n = y.dim(1);
   check(where, "y", y).shape({count_all_pairs(ptr), n});
@@ -136,7 +138,7 @@ Products check_products(const char* where, const Tensor& q, const Tensor& k, con
 
 void pair_masses(Context& ctx, const Tensor& p, const Tensor& ptr, double mean, double std, Tensor& e) {
   const char* where = "pair_masses";
-  check_pairs(where, p, ptr, "e", e);
+  check_pairs(ctx, where, p, ptr, "e", e);
   check(where, "e", e).columns(1);
   check_std(where, mean, std);
   const auto scope = ctx.profiler().scope(where, p.bytes() + e.bytes(), 14. * e.numel());
@@ -148,7 +150,7 @@ void pair_masses(Context& ctx, const Tensor& p, const Tensor& ptr, double mean, 
 
 void pair_masses_backward(Context& ctx, const Tensor& de, const Tensor& p, const Tensor& ptr, double std, Tensor& dp) {
   const char* where = "pair_masses_backward";
-  check_pairs(where, p, ptr, "de", de);
+  check_pairs(ctx, where, p, ptr, "de", de);
   check(where, "de", de).columns(1);
   check_std(where, 0, std);
   check(where, "dp", dp).like(p);
@@ -162,7 +164,7 @@ void pair_masses_backward(Context& ctx, const Tensor& de, const Tensor& p, const
 
 void pair_products(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& ptr, Tensor& y) {
   const char* where = "pair_products";
-  const auto [n, D] = check_products(where, q, k, ptr, y);
+  const auto [n, D] = check_products(ctx, where, q, k, ptr, y);
   const auto scope = ctx.profiler().scope(where, q.bytes() + k.bytes() + y.bytes(), 2. * D * y.numel());
   dispatch_momentum(where, q.dtype(), [&, n = n, D = D](auto type) {
     using S = typename decltype(type)::type;
@@ -173,7 +175,7 @@ void pair_products(Context& ctx, const Tensor& q, const Tensor& k, const Tensor&
 void pair_products_backward(Context& ctx, const Tensor& dy, const Tensor& q, const Tensor& k, const Tensor& ptr,
                             Tensor* dq, Tensor* dk) {
   const char* where = "pair_products_backward";
-  const auto [n, D] = check_products(where, q, k, ptr, dy);
+  const auto [n, D] = check_products(ctx, where, q, k, ptr, dy);
   if (dq) check(where, "dq", *dq).like(q);
   if (dk) check(where, "dk", *dk).like(k);
   const auto scope = ctx.profiler().scope(where, 2 * (q.bytes() + k.bytes()) + dy.bytes(), 4. * D * dy.numel());
@@ -187,7 +189,7 @@ void pair_products_backward(Context& ctx, const Tensor& dy, const Tensor& q, con
 void pair_vectors(Context& ctx, const Tensor& p, const Tensor& logits, const Tensor& ptr, const PairVectorsOptions& o,
                   Tensor& vectors, Tensor& norm) {
   const char* where = "pair_vectors";
-  const int64_t T = check_pairs(where, p, ptr, "logits", logits), n = logits.dim(1);
+  const int64_t T = check_pairs(ctx, where, p, ptr, "logits", logits), n = logits.dim(1);
   if (n == 0) fail(where, "logits has 0 columns, expected one for each vector");
   check(where, "vectors", vectors).shape({T, n, 4}).dtype(p.dtype());
   check(where, "norm", norm).shape({T}).dtype(DType::f64);
@@ -207,7 +209,7 @@ void pair_vectors_backward(Context& ctx, const Tensor& dvectors, const Tensor& p
                            const Tensor& ptr, const PairVectorsOptions& o, const Tensor& vectors, const Tensor& norm,
                            Tensor* dlogits, Tensor* dp) {
   const char* where = "pair_vectors_backward";
-  const int64_t T = check_pairs(where, p, ptr, "logits", logits), n = logits.dim(1);
+  const int64_t T = check_pairs(ctx, where, p, ptr, "logits", logits), n = logits.dim(1);
   check(where, "vectors", vectors).shape({T, n, 4}).dtype(p.dtype());
   check(where, "dvectors", dvectors).like(vectors);
   check(where, "norm", norm).shape({T}).dtype(DType::f64);

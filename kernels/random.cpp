@@ -28,8 +28,8 @@ void philox_lanes(const Draw& draw, uint64_t counter, uint32_t (&words)[4][lanes
   for (int round = 0; round < philox_rounds; ++round) {
 #pragma omp simd
     for (int64_t k = 0; k < lanes; ++k) philox_round(c0[k], c1[k], c2[k], c3[k], k0, k1);
-    k0 += philox_key_step[0];
-    k1 += philox_key_step[1];
+    k0 += philox_key_step0;
+    k1 += philox_key_step1;
   }
 }
 

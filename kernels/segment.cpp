@@ -86,11 +86,12 @@ void sum_rows(Context& ctx, int64_t rows, int64_t cols, const T* x, const int64_
 }
 }  // namespace cpu
 
-int64_t check_ptr(std::string_view operation, std::string_view argument, const Tensor& ptr, int64_t rows) {
-  check(operation, argument, ptr).rank(1).dtype(DType::i32);
+int64_t check_ptr(const Context& ctx, std::string_view operation, std::string_view argument, const Tensor& ptr,
+                  int64_t rows) {
+  check(ctx, operation, argument, ptr).rank(1).dtype(DType::i32);
   const int64_t jets = ptr.dim(0) - 1;
   if (jets < 0) fail(operation, "{} is empty, expected at least one offset, 0", argument);
-  const int32_t* p = ptr.data<int32_t>();
+  const auto p = ptr.offsets();
   if (p[0] != 0) fail(operation, "{} starts at {}, expected 0", argument, p[0]);
   for (int64_t b = 0; b < jets; ++b)
     if (p[b + 1] < p[b]) fail(operation, "{} decreases from {} to {} at entry {}", argument, p[b], p[b + 1], b + 1);
@@ -117,10 +118,10 @@ void read_index(const char* operation, const Tensor& index, int64_t rows, int64_
 }
 
 /// The offsets of jets that all have a first row.
-int64_t check_longer(const char* operation, const Tensor& longer, int64_t rows) {
-  const int64_t jets = check_ptr(operation, "longer", longer, rows);
+int64_t check_longer(const Context& ctx, const char* operation, const Tensor& longer, int64_t rows) {
+  const int64_t jets = check_ptr(ctx, operation, "longer", longer, rows);
   for (int64_t b = 0; b < jets; ++b)
-    if (longer.data<int32_t>()[b] == longer.data<int32_t>()[b + 1])
+    if (longer.offsets()[b] == longer.offsets()[b + 1])
       fail(operation, "jet {} is empty, expected a first row in every jet", b);
   return jets;
 }
@@ -135,7 +136,7 @@ void for_each_longer(Context& ctx, int64_t jets, int64_t cols, const int32_t* lo
 
 void segment_pool(Context& ctx, const Tensor& x, const Tensor& ptr, Pool pool, Tensor& y) {
   check("segment_pool", "x", x).rank(2).compute();
-  const int64_t jets = check_ptr("segment_pool", "ptr", ptr, x.dim(0)), C = x.dim(1);
+  const int64_t jets = check_ptr(ctx, "segment_pool", "ptr", ptr, x.dim(0)), C = x.dim(1);
   check("segment_pool", "y", y).shape({jets, C}).dtype(x.dtype());
   const auto scope = ctx.profiler().scope("segment_pool", x.bytes() + y.bytes(), x.numel());
   dispatch_compute("segment_pool", x.dtype(), [&](auto type) {
@@ -146,7 +147,7 @@ void segment_pool(Context& ctx, const Tensor& x, const Tensor& ptr, Pool pool, T
 
 void segment_broadcast(Context& ctx, const Tensor& x, const Tensor& ptr, Pool pool, Tensor& y) {
   check("segment_broadcast", "y", y).rank(2).compute();
-  const int64_t jets = check_ptr("segment_broadcast", "ptr", ptr, y.dim(0)), C = y.dim(1);
+  const int64_t jets = check_ptr(ctx, "segment_broadcast", "ptr", ptr, y.dim(0)), C = y.dim(1);
   check("segment_broadcast", "x", x).shape({jets, C}).dtype(y.dtype());
   const auto scope = ctx.profiler().scope("segment_broadcast", x.bytes() + y.bytes());
   dispatch_compute("segment_broadcast", x.dtype(), [&](auto type) {
@@ -157,7 +158,7 @@ void segment_broadcast(Context& ctx, const Tensor& x, const Tensor& ptr, Pool po
 
 void segment_max(Context& ctx, const Tensor& x, const Tensor& ptr, Tensor& y, Tensor& argmax) {
   check("segment_max", "x", x).rank(2).compute();
-  const int64_t jets = check_ptr("segment_max", "ptr", ptr, x.dim(0)), C = x.dim(1);
+  const int64_t jets = check_ptr(ctx, "segment_max", "ptr", ptr, x.dim(0)), C = x.dim(1);
   check("segment_max", "y", y).shape({jets, C}).dtype(x.dtype());
   check("segment_max", "argmax", argmax).shape({jets, C}).dtype(DType::i32);
   const auto scope = ctx.profiler().scope("segment_max", x.bytes() + y.bytes());
@@ -169,7 +170,7 @@ void segment_max(Context& ctx, const Tensor& x, const Tensor& ptr, Tensor& y, Te
 
 void segment_max_backward(Context& ctx, const Tensor& dy, const Tensor& argmax, const Tensor& ptr, Tensor& dx) {
   check("segment_max_backward", "dx", dx).rank(2).compute();
-  const int64_t jets = check_ptr("segment_max_backward", "ptr", ptr, dx.dim(0)), C = dx.dim(1);
+  const int64_t jets = check_ptr(ctx, "segment_max_backward", "ptr", ptr, dx.dim(0)), C = dx.dim(1);
   check("segment_max_backward", "dy", dy).shape({jets, C}).dtype(dx.dtype());
   check("segment_max_backward", "argmax", argmax).shape({jets, C}).dtype(DType::i32);
   const auto scope = ctx.profiler().scope("segment_max_backward", dy.bytes() + dx.bytes());
@@ -210,16 +211,16 @@ void scatter_add_rows(Context& ctx, const Tensor& x, const Tensor& index, Tensor
   });
 }
 
-void prepend_ptr(Context&, const Tensor& ptr, Tensor& longer) {
-  check("prepend_ptr", "ptr", ptr).rank(1).dtype(DType::i32);
-  check("prepend_ptr", "longer", longer).like(ptr);
-  for (int64_t b = 0; b < ptr.numel(); ++b)
-    longer.data<int32_t>()[b] = ptr.data<int32_t>()[b] + static_cast<int32_t>(b);
+Tensor prepend_ptr(Context& ctx, const Tensor& ptr) {
+  check(ctx, "prepend_ptr", "ptr", ptr).rank(1).dtype(DType::i32);
+  std::vector<int32_t> longer;
+  for (const int32_t first : ptr.offsets()) longer.push_back(first + static_cast<int32_t>(longer.size()));
+  return ctx.offsets(longer);
 }
 
 void prepend_rows(Context& ctx, const Tensor* first, const Tensor* x, const Tensor& longer, Tensor& y) {
   check("prepend_rows", "y", y).rank(2).compute();
-  const int64_t jets = check_longer("prepend_rows", longer, y.dim(0)), C = y.dim(1);
+  const int64_t jets = check_longer(ctx, "prepend_rows", longer, y.dim(0)), C = y.dim(1);
   if (first) check("prepend_rows", "first", *first).shape({jets, C}).dtype(y.dtype());
   if (x) check("prepend_rows", "x", *x).shape({y.dim(0) - jets, C}).dtype(y.dtype());
   const auto scope = ctx.profiler().scope("prepend_rows", 2. * y.bytes());
@@ -239,7 +240,7 @@ void prepend_rows(Context& ctx, const Tensor* first, const Tensor* x, const Tens
 
 void split_rows(Context& ctx, const Tensor& y, const Tensor& longer, Tensor* first, Tensor* x) {
   check("split_rows", "y", y).rank(2).compute();
-  const int64_t jets = check_longer("split_rows", longer, y.dim(0)), C = y.dim(1);
+  const int64_t jets = check_longer(ctx, "split_rows", longer, y.dim(0)), C = y.dim(1);
   if (first) check("split_rows", "first", *first).shape({jets, C}).dtype(y.dtype());
   if (x) check("split_rows", "x", *x).shape({y.dim(0) - jets, C}).dtype(y.dtype());
   const auto scope = ctx.profiler().scope("split_rows", 2. * y.bytes());

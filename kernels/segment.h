@@ -10,8 +10,9 @@ namespace lightcone::kernels {
 // row. All functions overwrite their results, give the same bits for any number of threads, and throw Error if a shape,
 // dtype, ptr or index does not fit.
 
-/// Throws Error unless ptr is i32 [B+1], starts at 0, never decreases and ends at `rows`. Returns B.
-int64_t check_ptr(std::string_view operation, std::string_view argument, const Tensor& ptr, int64_t rows);
+/// Throws Error unless ptr is where the Context computes, row offsets (Context::offsets()), i32 [B+1], starts at 0, never decreases and ends at `rows`. Returns B.
+int64_t check_ptr(const Context& ctx, std::string_view operation, std::string_view argument, const Tensor& ptr,
+                  int64_t rows);
 
 enum class Pool : uint8_t { sum, mean };
 
@@ -34,8 +35,8 @@ void gather_rows(Context& ctx, const Tensor& x, const Tensor& index, Tensor& y);
 /// The transpose: y[n] = sum of x[m] over all m with index[m] = n, in the order of m.     x [M, C], y [N, C]
 void scatter_add_rows(Context& ctx, const Tensor& x, const Tensor& index, Tensor& y);
 
-/// One more row in front of every jet (a global token): offsets of the longer jets, ptr[b] + b.     longer [B+1]
-void prepend_ptr(Context& ctx, const Tensor& ptr, Tensor& longer);
+/// One more row in front of every jet (a global token): offsets of the longer jets, ptr[b] + b.     [B+1]
+Tensor prepend_ptr(Context& ctx, const Tensor& ptr);
 
 /// y = the row first[b], then the rows of x, for each jet b. Without first or x: zeros there.
 ///     first [B, C], x [T, C], y [T + B, C]; `longer` [B+1] are the offsets of y: no jet is empty

@@ -148,7 +148,7 @@ Var GraphNet::operator()(const Var& x, const Tensor& ptr, const Frames& frames, 
   if (with_edges != edges.value().defined())
     fail("GraphNet", "num_edge_attr is {}, but edges are {}", config_.num_edge_attr.value_or(0),
          with_edges ? "not there" : "given");
-  kernels::check_ptr("GraphNet", "ptr", ptr, x.dim(0));
+  kernels::check_ptr(ctx, "GraphNet", "ptr", ptr, x.dim(0));
   const Tensor times =
       times_of_bias(x.context(), ptr, x.dim(0), config_.aggr == "mean" ? Pool::mean : Pool::sum, h.dtype());
   for (auto& block : blocks_) {

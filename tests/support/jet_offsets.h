@@ -9,9 +9,9 @@ namespace lightcone::test {
 using Jets = std::vector<int64_t>;
 
 inline Tensor offsets(Context& ctx, const Jets& jets) {
-  std::vector<double> ptr{0};
-  for (int64_t n : jets) ptr.push_back(ptr.back() + static_cast<double>(n));
-  return ctx.of({static_cast<int64_t>(ptr.size())}, DType::i32, ptr);
+  std::vector<int32_t> ptr{0};
+  for (int64_t n : jets) ptr.push_back(ptr.back() + static_cast<int32_t>(n));
+  return ctx.offsets(ptr);
 }
 
 }  // namespace lightcone::test
