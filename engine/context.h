@@ -42,6 +42,24 @@ class Context {
   Tensor offsets(std::span<const int32_t> numbers);
   /// A copy in this Context's memory, from whichever device. To the CPU it waits for all work before it.
   Tensor copy(const Tensor& x);
+  /// x itself where it is in this kind of memory, else a copy here.
+  Tensor here(const Tensor& x) { return x.device() == device_ ? x : copy(x); }
+  /// The only element of each of these tensors here. A GPU's are on their way until values() is called, which waits for
+  /// them, and not for what was asked of the GPU since.
+  class Numbers {
+   public:
+    const std::vector<double>& values();
+
+   private:
+    friend class Context;
+    std::vector<DType> dtypes_;
+    std::function<Allocator::Bytes()> arrive_;
+    std::vector<double> values_;
+  };
+  Numbers read(const std::vector<Tensor>& scalars);
+  /// For what is done on the CPU on the way to the GPU and back: this Context itself, or one on the CPU with as many
+  /// threads, which this one keeps.
+  Context& host();
 
   /// Scratch of n elements for the inside of a kernel; comes from the caching allocator and goes back at the end of the
   /// scope.
@@ -77,6 +95,7 @@ class Context {
   Rng rng_;
   int threads_;
   bool tf32_ = false;
+  std::unique_ptr<Context> host_;
 };
 
 }  // namespace lightcone

@@ -58,11 +58,11 @@ int bench_command(const BenchRequest& request) {
   auto tagger = build_tagger(ctx, config, tagging_task(config));
   const DType momentum = config.data.momentum_dtype();
   const JetSet jets = read_toptagging(
-      ctx, find_data(config.data.data_dir, fmt::format("toptagging_{}.npz", config.data.dataset)), "train");
+      ctx.host(), find_data(config.data.data_dir, fmt::format("toptagging_{}.npz", config.data.dataset)), "train");
   auto first = [&](int64_t count) {
     std::vector<int64_t> indices(std::min(count, jets.size()));
     for (size_t i = 0; i < indices.size(); ++i) indices[i] = static_cast<int64_t>(i);
-    return gather_jets(ctx, jets, indices, momentum);
+    return gather_jets(ctx.host(), jets, indices, momentum);
   };
 
   tagger->standardise(ctx, first(static_cast<int64_t>(request.batch)));
@@ -71,7 +71,7 @@ int bench_command(const BenchRequest& request) {
   const auto batch_jets = static_cast<int64_t>(std::min(request.batch, jets.size()));
   std::vector<int64_t> indices(batch_jets);
   std::iota(indices.begin(), indices.end(), 0);
-  const std::vector<JetSet> batch = gather_parts(ctx, jets, indices, momentum, jets_per_part);
+  const std::vector<JetSet> batch = gather_parts(ctx.host(), jets, indices, momentum, jets_per_part(ctx.device()));
   Workers workers(ctx);
   Optimizer optimizer = make_optimizer(ctx, *tagger, config.training);
   int64_t step = 0;
@@ -88,7 +88,7 @@ int bench_command(const BenchRequest& request) {
   };
   const JetSet many = first(512);
   const Timing large = infer(many, request.runs),
-               single = infer(one_jet(ctx, first(jets.size())), std::max(20, request.runs));
+               single = infer(one_jet(ctx.host(), first(jets.size())), std::max(20, request.runs));
 
   Json out = {{"net", tagger->title()},
               {"commit", LIGHTCONE_COMMIT},
