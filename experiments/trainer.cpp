@@ -48,15 +48,15 @@ GradientNorms update(Context& ctx, Module& model, Optimizer& optimizer, Ema* ema
                      int64_t step) {
   const auto all = model.parameters(), net = with_prefix(all, "net."), frames = with_prefix(all, "framesnet.");
   GradientNorms norms;
-  norms.net = gradient_norm(ctx, net);
-  norms.framesnet = gradient_norm(ctx, frames);
+  norms.net = gradient_norm(ctx, net).item();
+  norms.framesnet = gradient_norm(ctx, frames).item();
   if (!std::isfinite(norms.net) || !std::isfinite(norms.framesnet))
     fail("training",
          "the gradient of step {} is not finite (norm of net {}, of framesnet {}); try a smaller learning rate, "
          "gradient clipping or use_float64=true",
          step, norms.net, norms.framesnet);
   if (t.clip_grad_value) clip_gradient_value(ctx, all, *t.clip_grad_value);
-  norms.total = t.clip_grad_norm ? clip_gradient_norm(ctx, all, *t.clip_grad_norm) : norms.net + norms.framesnet;
+  norms.total = t.clip_grad_norm ? clip_gradient_norm(ctx, all, *t.clip_grad_norm).item() : norms.net + norms.framesnet;
   if (t.clip_grad_norm_framesnet) clip_gradient_norm(ctx, frames, *t.clip_grad_norm_framesnet);
   norms.skipped = t.max_grad_norm && step > first_skippable_step && norms.total > *t.max_grad_norm;
   if (!norms.skipped) {
