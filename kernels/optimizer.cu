@@ -8,8 +8,8 @@ namespace {
 using cuda::block_threads;
 using cuda::Pack;
 
-/// Tensors as a kernel's parameter: nothing is uploaded, nothing waits. Each entry has tensors of one shape, with elements
-/// of X..., and what is done to their elements; entries are cut into chunks, end to end.
+/// Tensors as a kernel's parameter: nothing is uploaded, nothing waits. Each entry has tensors of one shape, with
+/// elements of X..., and what is done to their elements; entries are cut into chunks, end to end.
 template <int packs_, class F, class... X>
 struct Table {
   static constexpr int capacity = 128, packs = packs_, V = cuda::pack_size<X...>, chunk = packs * V * block_threads;
@@ -48,8 +48,8 @@ __device__ void store_changed(X* to, const Pack<std::remove_const_t<X>, V>& pack
   if constexpr (!std::is_const_v<X>) cuda::store_word(to, pack);
 }
 
-// A block owns one chunk of one entry, a thread one pack of V elements of it: as words where all tensors of the entry are
-// aligned for that and the pack is whole, else one by one.
+// A block owns one chunk of one entry, a thread one pack of V elements of it: as words where all tensors of the entry
+// are aligned for that and the pack is whole, else one by one.
 template <class F, class... X>
 __global__ void each_kernel(const __grid_constant__ Table<1, F, X...> table) {
   constexpr int V = table.V;
@@ -83,8 +83,8 @@ struct Plus {
   __device__ double operator()(double a, double b) const { return a + b; }
 };
 
-// A block owns one chunk of one tensor, a thread `packs` packs of it, tails as in each_kernel. partial[block] = the sum of
-// squares over the chunk, in an order that its length gives.
+// A block owns one chunk of one tensor, a thread `packs` packs of it, tails as in each_kernel. partial[block] = the sum
+// of squares over the chunk, in an order that its length gives.
 template <class T>
 __global__ void squares_kernel(const __grid_constant__ Squared<T> table, double* partial) {
   constexpr int V = Squared<T>::V;
@@ -116,8 +116,8 @@ __global__ void root_kernel(int64_t count, const double* partial, double* root) 
   if (threadIdx.x == 0) *root = std::sqrt(sum);
 }
 
-/// flush(table) for tables with the entries of tensors 0 to n: entry(i, add) calls add(f, size, x...) where tensor i is one
-/// for this kind of table.
+/// flush(table) for tables with the entries of tensors 0 to n: entry(i, add) calls add(f, size, x...) where tensor i is
+/// one for this kind of table.
 template <class Table, class Entry, class Flush>
 void in_tables(size_t n, Entry&& entry, Flush&& flush) {
   Table table;
@@ -188,7 +188,8 @@ void optimizer_step(Context& ctx, UpdateRule rule, std::span<ParameterStep> step
         auto entry = [&](size_t i, auto add) {
           ParameterStep& s = steps[i];
           if (holds<T>(s.value))
-            add(F{rule_of(s)}, s.value.numel(), s.value.data<T>(), s.gradient.data<T>(), (s.*state).template data<S>()...);
+            add(F{rule_of(s)}, s.value.numel(), s.value.data<T>(), s.gradient.data<T>(),
+                (s.*state).template data<S>()...);
         };
         each<F, T, const T, X...>(ctx, "optimizer_step", steps.size(), entry);
       };
