@@ -152,7 +152,7 @@ void optimizer_step(Context& ctx, UpdateRule rule, std::span<ParameterStep> step
     if (s.t < 1) fail(where, "t is {}, expected a count from 1", s.t);
     check_not_negative(where, "lr", s.lr);
     check_not_negative(where, "weight_decay", s.weight_decay);
-    bytes += 3. * s.value.bytes() + 4. * s.m.bytes();
+    bytes += 3. * s.value.bytes() + (rule == UpdateRule::lion ? 2. : 4.) * s.m.bytes();
   }
   const auto scope = ctx.profiler().scope(where, bytes);
   if constexpr (built_with_cuda)
