@@ -1,5 +1,7 @@
 #include "kernels/norm.h"
+#include "gpusim/table.h"
 #include "tests/counters/counts.h"
+#include "tests/support/text.h"
 
 using namespace lightcone;
 using namespace lightcone::test;
@@ -25,4 +27,20 @@ TEST_CASE_FIXTURE(Operands, "counters: norms read and write a row once") {
       check_traffic(ctx, k);
     }
   }
+}
+
+TEST_CASE_FIXTURE(Operands, "counters: the table has the kernel with its registers and bounds") {
+  const Tensor x = normal({500, 128}, DType::f32);
+  Tensor y = ctx.empty({500, 128}, DType::f32), rstd = ctx.empty({500}, DType::f32);
+  ctx.allocator().synchronize();
+  gpusim::take_launches();
+  kernels::layer_norm(ctx, x, 1e-5, y, rstd);
+  ctx.allocator().synchronize();
+  const std::string table = gpusim::kernel_table(gpusim::take_launches(), gpusim::resources());
+  INFO(table);
+  // One launch; 256 kB in, as many and 500 sums out; bound by memory on all three.
+  CHECK(count(table, "norm_kernel<true, Row<32, 4>, float, float, float>\n") == 1);
+  CHECK(table.find("0.256      0.258") != table.npos);
+  CHECK(count(table, "(DRAM)") == 3);
+  CHECK(count(table, " - ") == 1);  // no shared memory, no share of conflicts in it
 }
