@@ -24,6 +24,8 @@ TEST_CASE_FIXTURE(JetOperands, "counters: attention never stores a pair, and fra
       }
       auto run = [&] { kernels::attention(ctx, {&s, 1}, ptr, ptr, 1 / std::sqrt(double(D)), {}, lse); };
       INFO(fmt::format("{}", dtype));
-      check_traffic(ctx, {framed ? "attention in frames" : "attention", run, operands, framed ? 1.3 * 1.3 : 1.3});
+      // Keys and values are read again for each tile of queries: a jet of 100 has two of 64.
+      const double more = framed ? 1.3 : 1;
+      check_traffic(ctx, {framed ? "attention in frames" : "attention", run, operands, 1.3 * more, 2.5 * more});
     }
 }

@@ -15,6 +15,7 @@ TEST_CASE_FIXTURE(JetOperands, "counters: edge_vectors never stores a pair") {
                              {normal({H, H}, DType::f32), normal({n, H}, DType::f32)},
                              {normal({H}, DType::f32), normal({n}, DType::f32)}};
   Tensor vectors = empty({T, n, 4}, DType::f32), lse = empty({T, n}, DType::f32), norm = empty({T}, DType::f64);
+  // A tile of receivers reads all senders of its jet again, and does hundreds of operations with each number of them.
   check_traffic(ctx, {"edge_vectors",
                       [&] { kernels::edge_vectors(ctx, p, ptr, mlp, {.edge_mean = 5}, {}, vectors, lse, norm); },
                       {p, mlp.receiver, mlp.sender, vectors, lse, norm},
