@@ -1,8 +1,8 @@
 // gpusim_resources [--allow FILE] [--table FILE] FILE...
 //
-// What ptxas gave every kernel in objects, archives and programs, as a table: target, registers, shared and local memory.
-// Fails if a kernel has local memory (arrays that are indexed, spilled registers) and no line of the allow file is for it,
-// or if such a line is for none. A line there: a part of the kernel's name, " : ", the reason. # begins a comment.
+// What ptxas gave every kernel in objects, archives and programs, as a table: target, registers, shared and local
+// memory. Fails if a kernel has local memory (arrays that are indexed, spilled registers) and no line of the allow file is
+// for it, or if such a line is for none. A line there: a part of the kernel's name, " : ", the reason. # begins a comment.
 #include <algorithm>
 #include <fstream>
 #include <tuple>
