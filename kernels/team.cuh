@@ -50,6 +50,7 @@ struct Team {
   /// f(c) for the packs of this thread, at channels c.
   template <int V, class F>
   __device__ void each(const Channels<V>& channels, F f) const {
+#pragma unroll 1  // rows are short, and registers few
     for (int64_t c = lane() * V; c < channels.n; c += lanes * V) f(c);
   }
   /// The sum of the owners' values, in pairs of owners; each of them gets it.
