@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/safetensors.h"
+#include "tests/support/devices.h"
 #include "tests/support/edge_network.h"
 
 using namespace lightcone;
@@ -65,20 +66,29 @@ TEST_CASE("edge_vectors is what simple functions of all pairs give, with every o
     }
 }
 
+TEST_CASE("edge_vectors of no scalars, and of some") {
+  for (int64_t scalars : {0, 1, 7})
+    for (bool edges : {false, true}) {
+      const Network net{.jets = {3, 6}, .scalars = scalars, .edges = edges};
+      const auto x = net.inputs();
+      if (scalars + edges > 0) CHECK(difference(with_gradients(net, x, false), with_gradients(net, x, true)) < 1e-9);
+    }
+}
+
 TEST_CASE("edge_vectors") {
   struct Size {
     std::vector<int64_t> jets;
-    int64_t scalars, hidden, layers, vectors;
+    int64_t hidden, layers, vectors;
     bool edges = true;
   };
-  // No tokens; no pairs; around the width of a register and of a block; channels of every network, and odd ones.
-  for (const Size& s : {Size{{}, 3, 4, 2, 3}, Size{{0, 1}, 3, 4, 2, 3}, Size{{2, 16, 4}, 3, 32, 2, 3},
-                        Size{{17, 7, 1, 9}, 7, 8, 2, 3}, Size{{33, 3}, 2, 16, 1, 2}, Size{{5, 12}, 1, 1, 1, 1},
-                        Size{{3, 6}, 0, 5, 3, 3}, Size{{5, 8}, 2, 70, 3, 2, false}, Size{{9}, 3, 128, 2, 3}})
+  // No tokens; no pairs; around the width of a register, of a warp and of a block; channels of every network, and odd ones.
+  for (const Size& s : {Size{{}, 4, 2, 3}, Size{{0, 1}, 4, 2, 3}, Size{{2, 16, 4}, 32, 2, 3},
+                        Size{{17, 7, 1, 9}, 8, 2, 3}, Size{{33, 3}, 16, 1, 2}, Size{{5, 12}, 1, 1, 1},
+                        Size{{3, 6}, 5, 3, 5}, Size{{5, 8}, 70, 3, 2, false}, Size{{9}, 128, 2, 3}})
     for (EdgeWeight nonlinearity : {EdgeWeight::softmax, EdgeWeight::softplus}) {
-      Network net{s.jets, s.scalars, s.hidden, s.layers, s.vectors, s.edges};
+      Network net{s.jets, 3, s.hidden, s.layers, s.vectors, s.edges};
       net.options.nonlinearity = nonlinearity;
-      auto inputs = net.inputs();
+      auto inputs = net.part_inputs();
       Array last_bias = inputs.back();
       // In front of a softmax its gradient is nothing but rounding.
       const bool constant = nonlinearity == EdgeWeight::softmax;
@@ -87,23 +97,22 @@ TEST_CASE("edge_vectors") {
         if (constant) x.push_back(x[0].tape().constant(to_tensor(x[0].context(), last_bias, x[0].dtype())));
         return x;
       };
-      check_op(
-          {.name = fmt::format("edge_vectors of {} jets, {} scalars, {} channels, {} layers, {} vectors, weight {}",
-                               s.jets.size(), s.scalars, s.hidden, s.layers, s.vectors, static_cast<int>(nonlinearity)),
-           .inputs = inputs,
-           .op = [&](auto& x) { return std::vector{fused(net, complete(x))}; },
-           .oracle =
-               [&](const auto& x) {
-                 Context ctx(1);
-                 Tape tape(ctx, Tape::Mode::evaluate);
-                 std::vector<Var> in;
-                 for (const Array& a : x) in.push_back(tape.constant(to_tensor(ctx, a, DType::f64)));
-                 Array y = to_array(composite::vectors(net, complete(in)).value());
-                 y.shape = {net.tokens(), net.vectors, 4};
-                 return std::vector{y};
-               },
-           .dtypes = {DType::f64, DType::f32},
-           .step = 1e-6});
+      check_op({.name = fmt::format("edge_vectors of {} jets, {} channels, {} layers, {} vectors, weight {}",
+                                    s.jets.size(), s.hidden, s.layers, s.vectors, static_cast<int>(nonlinearity)),
+                .inputs = inputs,
+                .op = [&](auto& x) { return std::vector{from_parts(net, complete(x))}; },
+                .oracle =
+                    [&](const auto& x) {
+                      Context ctx(1);
+                      Tape tape(ctx, Tape::Mode::evaluate);
+                      std::vector<Var> in;
+                      for (const Array& a : x) in.push_back(tape.constant(to_tensor(ctx, a, DType::f64)));
+                      Array y = to_array(composite::vectors_from_parts(net, complete(in)).value());
+                      y.shape = {net.tokens(), net.vectors, 4};
+                      return std::vector{y};
+                    },
+                .dtypes = {DType::f64, DType::f32},
+                .step = 1e-6});
     }
 }
 
@@ -156,6 +165,28 @@ TEST_CASE("edge_vectors: numbers of the reference implementation") {
       CHECK(difference({to_array(tape.gradient(x))}, {to_array(load("grad/" + key))}) <= 1e-11);
     }
   }
+}
+
+TEST_CASE("edge_vectors on the devices, with every option") {
+  for (const EdgeVectorsOptions& options : all_options())
+    for (double dropout : {0., 0.3})
+      for (DType dtype : {DType::f64, DType::f32}) {
+        Network net{.jets = {5, 1, 0, 18, 2}, .options = options};
+        net.options.dropout = dropout;
+        auto x = net.part_inputs();
+        Context ctx(1);
+        for (size_t i = 1; i < x.size(); ++i) x[i] = to_array(to_tensor(ctx, x[i], dtype));
+        const auto expected = part_gradients(net, x, {});
+        for (Device device : devices()) {
+          const auto y = part_gradients(net, x, {.device = device, .dtype = dtype});
+          // Lengths whose squares cancel carry rounding on.
+          const double bound = dtype == DType::f64 ? 1e-9 : 5e-3;
+          const bool constant = options.nonlinearity == EdgeWeight::softmax;  // the last bias: its gradient is rounding
+          for (size_t i = 0; i + constant < y.size(); ++i)
+            CHECK_MESSAGE(difference({y[i]}, {expected[i]}) < bound, name_of(net.options), ", ", i, " on ",
+                          name_of(device), " in ", fmt::format("{}", dtype));
+        }
+      }
 }
 
 TEST_CASE("edge_vectors: f64 momenta and a network in f32") {
