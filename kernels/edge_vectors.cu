@@ -15,7 +15,7 @@ extern __shared__ __align__(16) char shared_memory[];
 // A block takes the items blockIdx.x, blockIdx.x + blocks … and goes through the tiles of each: for each few receivers all
 // senders, a tile's pairs at a time.
 template <class S, int width>
-__global__ void __launch_bounds__(threads<width>)
+__global__ void __launch_bounds__(threads<width>, least_blocks<S, width>)
     forward_kernel(Network<S> net, EdgeWeight kind, bool mean, bool layer_norm, int items, const Item* item_list, int P,
                    S* outside, int64_t outside_size, OutDoubles y, S* lse, double* norm) {
   Carve carve(shared_memory);
@@ -30,8 +30,7 @@ __global__ void __launch_bounds__(threads<width>)
     for (int i0 = item.first; i0 < item.last; i0 += cut.receivers) {
       averages.clear(net);
       for (int j0 = item.begin; j0 < item.end; j0 += cut.senders) {
-        set_pairs(net, tile, item, cut, i0, j0);
-        averages.set_norms(net, tile);
+        set_pairs(net, tile, item, cut, i0, j0, averages.momenta);
         run_forward<width, false>(net, tile);
         averages.add(net, tile, kind, cut);
         __syncthreads();
@@ -72,7 +71,7 @@ __global__ void __launch_bounds__(threads<width>)
     const int64_t group = item.group * to.rows;
     for (int j0 = item.begin; j0 < item.end; j0 += cut.senders)
       for (int i0 = item.first; i0 < item.last; i0 += cut.receivers) {
-        set_pairs(net, tile, item, cut, i0, j0);
+        set_pairs(net, tile, item, cut, i0, j0, nullptr);
         run_forward<width, true>(net, tile);
         to_logits(net, tile, kind, to_sums, lse, df);
         run_backward<width>(net, tile);
@@ -164,6 +163,7 @@ class Packed {
             .packed = nullptr,
             .pair = PairOptions(p, o),
             .edges = mlp.edge.defined(),
+            .words = H % 4 == 0 && cuda::aligned<4>(mlp.receiver.data<S>(), mlp.sender.data<S>()),
             .dropout = o.dropout,
             .kept = static_cast<S>(1 / (1 - o.dropout)),
             .pairs = count_pairs(ptr),

@@ -8,6 +8,11 @@ namespace lightcone::kernels::edge {
 /// `width` = 0: the network computes in tiles; else in registers, for up to so many channels.
 template <int width>
 inline constexpr int threads = width ? register_pairs : 256;
+/// Of the forward on a multiprocessor, where ptxas would spill to have more; 0: it may choose.
+template <class S, int width>
+inline constexpr int least_blocks = width            ? 0
+                                    : sizeof(S) == 4 ? 2
+                                                     : 1;
 
 /// A tile's arrays in shared memory, or, where those of channels do not fit, these in `outside`.
 template <int width, bool keep, class S>
@@ -31,17 +36,27 @@ int64_t outside_elements(const Network<S>& net, int P) {
   return (keep ? 2 * net.depth : 2) * int64_t{net.Hp} * (P + 4);
 }
 
-/// The tile with the receivers from i0 and the senders from j0 on.
+/// The tile with the receivers from i0 and the senders from j0 on; unless null, f / norm to momenta [4][P].
 template <class S>
-__device__ void set_pairs(const Network<S>& net, const Tile<S>& tile, const Item& item, const Cut& cut, int i0,
-                          int j0) {
+__device__ void set_pairs(const Network<S>& net, const Tile<S>& tile, const Item& item, const Cut& cut, int i0, int j0,
+                          double* momenta) {
   for (int q = threadIdx.x; q < tile.P; q += blockDim.x) {
     const int r = q / cut.senders, i = i0 + r, j = j0 + q - r * cut.senders;
     const bool there = r < cut.receivers && i < item.last && j < item.end;
     tile.pair[q] = there ? int2{i, j} : int2{-1, -1};
     const int64_t before = item.pairs_before + int64_t{i - item.begin} * (item.end - item.begin - 1);
     tile.number[q] = there && i != j ? before + j - item.begin - (j > i) : -1;
-    tile.e[q] = there && net.edges ? static_cast<S>(Pair(net.pair, i, j).edge(net.pair)) : S(0);
+    S e = 0;
+    if (there) {
+      const Pair pair(net.pair, i, j);
+      if (net.edges) e = static_cast<S>(pair.edge(net.pair));
+      if (momenta) {
+        const double inverse = pair.inverse(net.pair);
+#pragma unroll
+        for (int c = 0; c < 4; ++c) momenta[c * tile.P + q] = inverse * pair.f[c];
+      }
+    }
+    tile.e[q] = e;
   }
   __syncthreads();
 }

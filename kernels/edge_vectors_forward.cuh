@@ -7,10 +7,10 @@ namespace lightcone::kernels::edge {
 /// were exp(logit - top).
 template <class S>
 struct Averages {
-  double *inverse, *v;  ///< 1 / norm of each pair [P]; [receiver][n][4]
+  double *momenta, *v;  ///< f / norm of each pair [4][P]; [receiver][n][4]
   S *top, *sum;         ///< [receiver][n]
   LIGHTCONE_HOST_DEVICE Averages(Carve& carve, const Network<S>& net, int P)
-      : inverse(carve.take<double>(P)),
+      : momenta(carve.take<double>(4 * P)),
         v(carve.take<double>(most_receivers * net.n * 4)),
         top(carve.take<S>(most_receivers * net.n)),
         sum(carve.take<S>(most_receivers * net.n)) {}
@@ -18,11 +18,6 @@ struct Averages {
   __device__ void clear(const Network<S>& net) const {
     for (int k = threadIdx.x; k < most_receivers * net.n; k += blockDim.x) top[k] = -S(INFINITY), sum[k] = 0;
     for (int k = threadIdx.x; k < most_receivers * net.n * 4; k += blockDim.x) v[k] = 0;
-  }
-
-  __device__ void set_norms(const Network<S>& net, const Tile<S>& tile) const {
-    for (int q = threadIdx.x; q < tile.P; q += blockDim.x)
-      if (const auto [i, j] = tile.pair[q]; i >= 0) inverse[q] = Pair(net.pair, i, j).inverse(net.pair);
   }
 
   /// A warp takes one vector of one receiver at a time, a lane a sender.
@@ -54,12 +49,9 @@ struct Averages {
         weight = weight_of(kind, logit, S(0), slope);
       }
       double m[4] = {};
-      if (there) {
-        const Pair pair(net.pair, i, j);
-        const double u = static_cast<double>(weight) * inverse[q];
+      if (there)
 #pragma unroll
-        for (int c = 0; c < 4; ++c) m[c] = u * pair.f[c];
-      }
+        for (int c = 0; c < 4; ++c) m[c] = static_cast<double>(weight) * momenta[c * tile.P + q];
       const double mine = warp_sum_of_four(m, lane);
       if (lane % 8 == 0) {
         double& to = v[place * 4 + lane / 8];

@@ -2,8 +2,8 @@
 #include "kernels/edge_vectors_pair.cuh"
 
 // The perceptron of edge_vectors.h for a tile of P pairs in a block of threads: arrays [channel][pair] in shared memory,
-// a row `pitch` elements long, so that threads that take every fourth place of eight rows meet no bank twice. Channels
-// are padded with zeros to a multiple of 8.
+// a row `pitch` = P + 4 elements long, so that eight rows of four places share no bank. Channels are padded with zeros to
+// a multiple of 8.
 namespace lightcone::kernels::edge {
 
 template <class S>
@@ -13,6 +13,7 @@ struct Network {
   const S* packed;  ///< edge [Hp], then for each layer weights [rows, Hp] and bias [rows], rows padded
   PairOptions pair;
   bool edges;
+  bool words;  ///< whether receiver and sender may be read as words of four channels
   double dropout;
   S kept;         ///< the factor of what dropout leaves
   int64_t pairs;  ///< of the batch

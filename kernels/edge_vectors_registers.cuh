@@ -40,9 +40,19 @@ __device__ void forward_in_registers(const Network<float>& net, const Tile<float
   if (i >= 0) {
     const float *receiver = net.receiver + int64_t{i} * net.H, *sender = net.sender + int64_t{j} * net.H;
     const float e = tile.e[q];
+    if (net.words) {
 #pragma unroll
-    for (int c = 0; c < width; ++c)
-      if (c < net.H) x[c] = receiver[c] + sender[c] + tile.packed[c] * e;
+      for (int c = 0; c < width; c += 4)
+        if (c < net.H) {
+          const auto a = quad(receiver + c), b = quad(sender + c), w = quad(tile.packed + c);
+#pragma unroll
+          for (int k = 0; k < 4; ++k) x[c + k] = a.at[k] + b.at[k] + w.at[k] * e;
+        }
+    } else {
+#pragma unroll
+      for (int c = 0; c < width; ++c)
+        if (c < net.H) x[c] = receiver[c] + sender[c] + tile.packed[c] * e;
+    }
   }
   for (int layer = 0; layer < net.depth; ++layer) {
     const uint32_t kept = kept_channels(net, layer, tile.number[q]);
