@@ -54,7 +54,7 @@ struct Results {
 // A block takes items as in the forward; for each few senders all of the item's receivers, so that it alone adds to a row of
 // receivers, or of senders of its group.
 template <class S, int width>
-__global__ void __launch_bounds__(threads<width>)
+__global__ void __launch_bounds__(threads<width>, least_blocks<S, width>)
     backward_kernel(Network<S> net, EdgeWeight kind, int items, const Item* item_list, int P, S* outside,
                     int64_t outside_size, ToSums to_sums, const S* lse, Results<S> to) {
   Carve carve(shared_memory);

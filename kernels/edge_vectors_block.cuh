@@ -8,7 +8,7 @@ namespace lightcone::kernels::edge {
 /// `width` = 0: the network computes in tiles; else in registers, for up to so many channels.
 template <int width>
 inline constexpr int threads = width ? register_pairs : 256;
-/// Of the forward on a multiprocessor, where ptxas would spill to have more; 0: it may choose.
+/// On a multiprocessor, where ptxas would spill to have more; 0: it may choose.
 template <class S, int width>
 inline constexpr int least_blocks = width            ? 0
                                     : sizeof(S) == 4 ? 2
@@ -20,6 +20,7 @@ LIGHTCONE_HOST_DEVICE Tile<S> tile_in(Carve& carve, const Network<S>& net, int P
   Tile<S> tile{};
   tile.P = P;
   tile.pitch = P + 4;
+  while (1 << tile.log < P) ++tile.log;
   tile.number = carve.take<int64_t>(P);
   tile.pair = carve.take<int2>(P);
   tile.e = carve.take<S>(P);

@@ -50,11 +50,11 @@ __device__ void store_quad(S* to, const S (&x)[4]) {
 /// Where a tile's arrays lie.
 template <class S>
 struct Tile {
-  int P, pitch;
-  int2* pair;       ///< [P] rows of receiver and sender; -1 where there is no pair
-  int64_t* number;  ///< [P] of the pair in the batch; -1 for i = j, and where there is none
-  S *e, *logits;    ///< [P], [np][pitch]
-  S *x, *slope;     ///< [layers][Hp][pitch]: a layer's input, and the derivative of its GELU or, later, its gradient
+  int P, pitch, log;  ///< P = 2^log
+  int2* pair;         ///< [P] rows of receiver and sender; -1 where there is no pair
+  int64_t* number;    ///< [P] of the pair in the batch; -1 for i = j, and where there is none
+  S *e, *logits;      ///< [P], [np][pitch]
+  S *x, *slope;       ///< [layers][Hp][pitch]: a layer's input, and the derivative of its GELU or, later, its gradient
   const S* packed;
 
   __device__ S* input(const Network<S>& net, int layer) const { return x + int64_t{layer} * net.Hp * pitch; }
@@ -72,13 +72,14 @@ __device__ void multiply(const Tile<S>& tile, int rows, int H, const S* w, const
     for (int i = 0; i < 4; ++i)
 #pragma unroll
       for (int k = 0; k < 4; ++k) sum[i][k] = bias[r + i];
+    const S *from[4] = {w + r * H, w + (r + 1) * H, w + (r + 2) * H, w + (r + 3) * H}, *channel = x + q;
     for (int c = 0; c < H; c += 4) {
       cuda::Pack<S, 4> factor[4];
 #pragma unroll
-      for (int i = 0; i < 4; ++i) factor[i] = quad(w + (r + i) * H + c);
+      for (int i = 0; i < 4; ++i) factor[i] = quad(from[i]), from[i] += 4;
 #pragma unroll
-      for (int step = 0; step < 4; ++step) {
-        const auto v = quad(x + (c + step) * tile.pitch + q);
+      for (int step = 0; step < 4; ++step, channel += tile.pitch) {
+        const auto v = quad(channel);
 #pragma unroll
         for (int i = 0; i < 4; ++i)
 #pragma unroll
@@ -97,8 +98,9 @@ __device__ void multiply_transposed(const Tile<S>& tile, int rows, int H, const 
   for (int t = threadIdx.x; t < H / 4 * quads; t += blockDim.x) {
     const int q = t % quads * 4, c = t / quads * 4;
     S sum[4][4] = {};
-    for (int r = 0; r < rows; ++r) {
-      const auto factor = quad(w + r * H + c), v = quad(delta + r * tile.pitch + q);
+    const S *from = w + c, *row = delta + q;
+    for (int r = 0; r < rows; ++r, from += H, row += tile.pitch) {
+      const auto factor = quad(from), v = quad(row);
 #pragma unroll
       for (int i = 0; i < 4; ++i)
 #pragma unroll
@@ -118,7 +120,7 @@ __device__ void multiply_transposed(const Tile<S>& tile, int rows, int H, const 
 template <bool keep, class S>
 __device__ S activate(const Network<S>& net, int64_t number, S h, S& slope) {
   S scale = 1;
-  if (net.dropout > 0 && number >= 0) scale = net.numbers.uniform(number) < net.dropout ? S(0) : net.kept;
+  if (number >= 0) scale = net.numbers.uniform(number) < net.dropout ? S(0) : net.kept;
   h *= scale;
   const auto normal = elementwise::normal(h);
   if constexpr (keep) slope = scale * (normal.cdf + h * normal.density);
@@ -132,7 +134,7 @@ __device__ void forward(const Network<S>& net, const Tile<S>& tile) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32, quads = tile.P / 4;
   // The first layer's result: a warp takes 8 channels of 4 pairs at a time.
   for (int t = warp; t < quads * (net.Hp / 8); t += warps) {
-    const int q = t % quads * 4 + lane % 4, c = t / quads * 8 + lane / 4;
+    const int q = (t & (quads - 1)) * 4 + lane % 4, c = (t >> (tile.log - 2)) * 8 + lane / 4;
     const auto [i, j] = tile.pair[q];
     S h = 0;
     if (i >= 0 && c < net.H) {
@@ -145,10 +147,12 @@ __device__ void forward(const Network<S>& net, const Tile<S>& tile) {
     S *x = tile.input(net, keep ? layer : layer % 2), *slope = keep ? tile.gradient(net, layer) : nullptr;
     __syncthreads();
     for (int t = threadIdx.x; t < net.Hp * tile.P; t += blockDim.x) {
-      const int q = t % tile.P, c = t / tile.P, place = c * tile.pitch + q;
-      const int64_t pair = c < net.H ? tile.number[q] : -1;
+      const int q = t & (tile.P - 1), c = t >> tile.log, place = c * tile.pitch + q;
+      int64_t number = -1;
+      if (net.dropout > 0 && c < net.H && tile.number[q] >= 0)
+        number = (layer * net.pairs + tile.number[q]) * net.H + c;
       S derivative;
-      x[place] = activate<keep>(net, pair < 0 ? -1 : (layer * net.pairs + pair) * net.H + c, x[place], derivative);
+      x[place] = activate<keep>(net, number, x[place], derivative);
       if constexpr (keep) slope[place] = derivative;
     }
     __syncthreads();

@@ -30,13 +30,15 @@ __device__ void add_products(const Tile<S>& tile, int rows, int H, const S* delt
   for (int first = threadIdx.x / 32 * 8; first < count; first += blockDim.x / 4) {
     const int t = first + lane % 8, place = t < count ? t : count - 1, c = place % across, r = place / across;
     S sum[4][4] = {};
+    const S *const a_row = delta + r * tile.pitch, *const b_row = x + c * tile.pitch;
+    const int a_step = down * tile.pitch, b_step = across * tile.pitch;
     for (int q = part * 4; q < tile.P; q += 16) {
       cuda::Pack<S, 4> a[4];
 #pragma unroll
-      for (int i = 0; i < 4; ++i) a[i] = quad(delta + (r + i * down) * tile.pitch + q);
+      for (int i = 0; i < 4; ++i) a[i] = quad(a_row + i * a_step + q);
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
-        const auto b = quad(x + (c + k * across) * tile.pitch + q);
+        const auto b = quad(b_row + k * b_step + q);
 #pragma unroll
         for (int i = 0; i < 4; ++i)
 #pragma unroll
