@@ -7,13 +7,14 @@ namespace {
 
 using namespace edge;
 
-/// Blocks that a GPU holds at once; fixed, so that sums over blocks do not depend on the GPU.
-constexpr int most_blocks = 528;
+/// The most blocks: what a large GPU holds at once, but the same on all, so that sums over blocks are, too. Fewer where
+/// each has arrays in global memory.
+constexpr int most_blocks = 528, most_blocks_outside = 64;
 
 extern __shared__ __align__(16) char shared_memory[];
 
-// A block takes the items blockIdx.x, blockIdx.x + blocks … and goes through the tiles of each: for each few receivers all
-// senders, a tile's pairs at a time.
+// A block takes the items blockIdx.x, blockIdx.x + blocks … and goes through the tiles of each: for each few receivers
+// all senders, a tile's pairs at a time.
 template <class S, int width>
 __global__ void __launch_bounds__(threads<width>, least_blocks<S, width>)
     forward_kernel(Network<S> net, EdgeWeight kind, bool mean, bool layer_norm, int items, const Item* item_list, int P,
@@ -51,8 +52,8 @@ struct Results {
   int64_t rows;          ///< T
 };
 
-// A block takes items as in the forward; for each few senders all of the item's receivers, so that it alone adds to a row of
-// receivers, or of senders of its group.
+// A block takes items as in the forward; for each few senders all of the item's receivers. It alone adds to a row of its
+// receivers, and to one of its group's senders.
 template <class S, int width>
 __global__ void __launch_bounds__(threads<width>, least_blocks<S, width>)
     backward_kernel(Network<S> net, EdgeWeight kind, int items, const Item* item_list, int P, S* outside,
@@ -213,7 +214,7 @@ void forward(Context& ctx, const Network<S>& net, const Tensor& ptr, const EdgeV
                 const int a = Cut(N, planned.P).receivers;
                 return std::clamp(static_cast<int>(pairs / (2 * most_blocks) / N + a - 1) / a, 1, N / a + 1) * a;
               }));
-  const int64_t blocks = std::min(items.count(), most_blocks);
+  const int64_t blocks = std::min(items.count(), planned.inside ? most_blocks : most_blocks_outside);
   const int64_t outside_size = planned.inside ? 0 : outside_elements<false>(net, planned.P);
   auto outside = ctx.scratch<S>(blocks * outside_size);
   auto kernel = forward_kernel<S, width>;
@@ -259,8 +260,8 @@ void backward(Context& ctx, const Network<S>& net, const Tensor& dvectors, const
   int64_t groups = 0;
   for (const Item& item : list) groups = std::max<int64_t>(groups, item.group + 1);
   Items items(ctx, list);
-  const int64_t blocks =
-      std::min<int64_t>({items.count(), most_blocks, std::max<int64_t>(1, (int64_t{1} << 22) / net.size())});
+  const int64_t blocks = std::min<int64_t>({items.count(), planned.inside ? most_blocks : most_blocks_outside,
+                                            std::max<int64_t>(1, (int64_t{1} << 22) / net.size())});
   const int64_t outside_size = planned.inside ? 0 : outside_elements<true>(net, P);
   auto outside = ctx.scratch<S>(blocks * outside_size), of_blocks = ctx.scratch<S>(blocks * net.size());
   auto of_groups = ctx.scratch<S>(groups > 1 ? groups * T * net.H : 0);

@@ -118,8 +118,8 @@ __device__ inline void add_to_momenta(int P, int rows, int row_step, int count, 
   }
 }
 
-// Sums for senders over the groups of their jet, partial [group][T, cols]. A block takes a jet, a thread an element of it
-// at a time.
+// Sums for senders over the groups of their jet, partial [group][T, cols]. A block takes a jet, a thread an element of
+// it at a time.
 template <class S, class Store>
 __global__ void sum_groups_kernel(const int32_t* ptr, int P, int64_t rows, int cols, const S* partial, Store store) {
   const int64_t begin = ptr[blockIdx.x], N = ptr[blockIdx.x + 1] - begin;
@@ -132,8 +132,8 @@ __global__ void sum_groups_kernel(const int32_t* ptr, int P, int64_t rows, int c
   }
 }
 
-// Gradients of one tensor [rows, cols] from the sums of blocks, which have them in rows of `width`: a warp of the block of
-// eight takes every eighth of them for 32 neighbouring elements.
+// Gradients of one tensor [rows, cols] from the sums of blocks, which have them in rows of `width`: each of a block's
+// eight warps takes every eighth of them for 32 neighbouring elements.
 template <class S>
 __global__ void sum_blocks_kernel(int blocks, int64_t size, int cols, int width, int64_t count, const S* partial,
                                   S* to) {

@@ -1,9 +1,9 @@
 #pragma once
 #include "kernels/edge_vectors_pair.cuh"
 
-// The perceptron of edge_vectors.h for a tile of P pairs in a block of threads: arrays [channel][pair] in shared memory,
-// a row `pitch` = P + 4 elements long, so that eight rows of four places share no bank. Channels are padded with zeros to
-// a multiple of 8.
+// The perceptron of edge_vectors.h for a tile of P pairs in a block of threads: arrays [channel][pair] in shared
+// memory, a row `pitch` = P + 4 elements long, so that eight rows of four places share no bank. Channels are padded
+// with zeros to a multiple of 8.
 namespace lightcone::kernels::edge {
 
 template <class S>
@@ -127,8 +127,8 @@ __device__ S activate(const Network<S>& net, int64_t number, S h, S& slope) {
   return h * normal.cdf;
 }
 
-/// Logits of the tile's pairs from pair, number and e, and with `keep` all that the backward needs; otherwise layers take
-/// two arrays in turn. The block comes and goes together.
+/// Logits of the tile's pairs from pair, number and e, and with `keep` all that the backward needs; otherwise layers
+/// take two arrays in turn. The block comes and goes together.
 template <bool keep, class S>
 __device__ void forward(const Network<S>& net, const Tile<S>& tile) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32, quads = tile.P / 4;

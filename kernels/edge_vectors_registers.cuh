@@ -1,8 +1,8 @@
 #pragma once
 #include "kernels/edge_vectors_net.cuh"
 
-// The perceptron of edge_vectors.h for up to `width` = Hp channels in f32: a thread owns a pair, whose hidden values are in its
-// registers; weights come from shared memory, the same for all threads at once.
+// The perceptron of edge_vectors.h for `width` = Hp channels in f32: a thread owns a pair, whose hidden values are in
+// its registers; weights come from shared memory, the same for all threads at once.
 namespace lightcone::kernels::edge {
 
 inline constexpr int register_pairs = 128;  ///< of a tile, and threads of a block
