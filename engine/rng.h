@@ -48,7 +48,9 @@ struct Numbers {
   /// Uniform in [0, 1) with 32 random bits; element i uses word i % 4 of counter i / 4.
   LIGHTCONE_HOST_DEVICE double uniform(int64_t i) const {
     if (recorded) return recorded[i];
-    return philox(key, position, static_cast<uint64_t>(i) >> 2)[i & 3] * 0x1p-32;
+    const auto w = philox(key, position, static_cast<uint64_t>(i) >> 2);
+    const uint32_t even = i & 2 ? w[2] : w[0], odd = i & 2 ? w[3] : w[1];  // no index: registers of a GPU have none
+    return (i & 1 ? odd : even) * 0x1p-32;
   }
   /// Uniform in [0, 1) with 53 random bits.
   LIGHTCONE_HOST_DEVICE double uniform53(int64_t i) const {
