@@ -43,7 +43,7 @@ Product complete(Product p) {
   return p;
 }
 
-/// The widest access, up to 16 bytes, that an address and the steps from there allow: the same for any rows of a tensor.
+/// The widest access, up to 16 bytes, that an address and the steps from there allow: the same for all rows.
 uint32_t alignment(const void* data, int64_t step, int64_t stride, DType dtype) {
   const auto size = static_cast<int64_t>(size_of(dtype)), offset = int64_t(reinterpret_cast<uintptr_t>(data) % 16);
   return static_cast<uint32_t>(std::gcd(std::gcd(int64_t{16}, offset), std::gcd(step * size, stride * size)));

@@ -10,9 +10,9 @@ namespace {
 
 using cuda::Pack;
 
-// What cuBLASLt leaves to do where a product is in f32 and y is bf16 with a bias in f32, or where K is 0: from sums (null:
-// zeros) and the bias (null: none), y = sums + b + residual, or pre = sums + b, y = gelu(pre). A thread takes V elements
-// of one row at a time; V divides the number of columns. residual, if not null, may be y.
+// What cuBLASLt leaves to do where a product is in f32 and y is bf16 with a bias in f32, or where K is 0: from sums
+// (null: zeros) and the bias (null: none), y = sums + b + residual, or pre = sums + b, y = gelu(pre). A thread takes V
+// elements of one row at a time; V divides the number of columns. residual, if not null, may be y.
 template <int V, bool gelu, class Y, class W>
 __global__ void finish_kernel(int64_t packs, int64_t cols, bool aligned, const sum_type<Y>* sums, const W* b,
                               const Y* residual, Y* pre, Y* y) {

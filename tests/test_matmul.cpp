@@ -171,7 +171,7 @@ TEST_CASE("amp rounds the operands and nothing else") {
 }
 
 // A jet's score must not depend on its batch: the same row gives the same bits in any batch, at any place.
-// On a GPU cuBLASLt's stand-in holds this by itself; fewer of its shapes and places, for the time that gelu takes there.
+// On a GPU cuBLASLt's stand-in holds this by itself; fewer shapes and places there, for the time that gelu takes.
 TEST_CASE("a row's result does not depend on the other rows") {
   using Counts = std::vector<int64_t>;
   auto check = [](Device device, DType dtype, int64_t N, int64_t K, const Counts& counts, const Counts& firsts) {

@@ -146,8 +146,8 @@ TEST_CASE("bf16 activations: every device agrees with the CPU") {
             const Gradients expected =
                 backward(cpu, there, as(cpu, there.dy, out), gelu ? &pre_there : nullptr, as(cpu, there.x, in));
             close(g.dx, expected.dx);
-            // gelu'(pre) dy is rounded to bf16 before dw's product: a rounding that falls the other way weighs more than
-            // f32's row of the table.
+            // gelu'(pre) dy is rounded to bf16 before the product: a rounding that falls the other way weighs more
+            // than in f32's row of the table.
             CHECK(relative_error(to_array(g.dw), to_array(expected.dw)) <= tolerance(DType::bf16));
             CHECK(relative_error(to_array(g.db), to_array(expected.db)) <= tolerance(out));
           }
