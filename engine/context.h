@@ -8,6 +8,10 @@
 
 namespace lightcone {
 
+namespace cuda {
+class Products;
+}
+
 /// Everything a kernel needs besides its operands: device, memory, threads, random streams, profiler. The first
 /// argument of every kernel; nothing is global. One Context serves one thread of control; a second one (a data
 /// loader's) has its own. On a GPU it has one stream, on which all its kernels and copies follow each other; nothing
@@ -65,6 +69,8 @@ class Context {
   }
 
   Allocator& allocator() { return *allocator_; }
+  /// On a GPU: what multiply() of cublaslt.h keeps; made when first asked for.
+  cuda::Products& products();
   Profiler& profiler() { return profiler_; }
   Rng& rng() { return rng_; }
 
@@ -73,6 +79,7 @@ class Context {
 
   Device device_;
   std::shared_ptr<Allocator> allocator_;
+  std::shared_ptr<cuda::Products> products_;
   Profiler profiler_;
   Rng rng_;
   int threads_;
