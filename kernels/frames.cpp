@@ -88,24 +88,33 @@ void gradient(Context& ctx, int64_t T, std::span<const FramedFeatures> features,
 }
 }  // namespace cpu
 
+namespace cuda {  // frames.cu
+void frames_transform(Context& ctx, const char* where, const Tensor& x, const Tensor& frames, const TensorReps& reps,
+                      FrameMap map, bool backward, Tensor& y);
+void frames_gradient(Context& ctx, std::span<const FramedFeatures> features, const Tensor& frames,
+                     const TensorReps& reps, Tensor& dframes);
+}  // namespace cuda
+
 namespace {
 
 /// Returns the number of columns of x.
-int64_t check_features(const char* where, const char* name, const Tensor& x, const Tensor& frames,
+int64_t check_features(const Context& ctx, const char* where, const char* name, const Tensor& x, const Tensor& frames,
                        const TensorReps& reps) {
-  check(where, name, x).rank(2).compute();
+  check(ctx, where, name, x).rank(2).compute();
   const int64_t T = x.dim(0), columns = x.dim(1), dim = reps.dim();
   if (dim == 0 ? columns != 0 : columns % dim != 0)
     fail(where, "{} has {} columns, expected a multiple of {}, the dimension of {}", name, columns, dim, reps.text());
-  check(where, "frames", frames).shape({T, 4, 4}).dtype(sum_dtype(x.dtype()));
+  check(ctx, where, "frames", frames).shape({T, 4, 4}).dtype(sum_dtype(x.dtype()));
   return columns;
 }
 
 void transform(const char* where, Context& ctx, const Tensor& x, const Tensor& frames, const TensorReps& reps,
                FrameMap map, bool backward, Tensor& y) {
-  const int64_t columns = check_features(where, backward ? "dy" : "x", x, frames, reps);
-  check(where, backward ? "dx" : "y", y).like(x);
+  const int64_t columns = check_features(ctx, where, backward ? "dy" : "x", x, frames, reps);
+  check(ctx, where, backward ? "dx" : "y", y).like(x);
   const auto scope = ctx.profiler().scope(where, x.bytes() + y.bytes() + frames.bytes(), 8. * x.numel());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::frames_transform(ctx, where, x, frames, reps, map, backward, y);
   dispatch_compute(where, x.dtype(), [&](auto type) {
     using E = typename decltype(type)::type;
     cpu::transform<E>(ctx, x.dim(0), columns, x.data<E>(), frames.data<sum_type<E>>(), reps, map, backward,
@@ -129,12 +138,14 @@ void frames_gradient(Context& ctx, std::span<const FramedFeatures> features, con
                      const TensorReps& reps, Tensor& dframes) {
   const char* where = "frames_gradient";
   if (features.empty()) fail(where, "no features, expected at least one pair with its gradient");
+  if (features.size() > most_framed_features)
+    fail(where, "{} pairs of features, expected at most {}", features.size(), most_framed_features);
   const int64_t T = frames.rank() == 3 ? frames.dim(0) : 0, dim = reps.dim();
   const DType dtype = features[0].x.dtype();
   double bytes = frames.bytes() + dframes.bytes(), copies = 0;
   for (const FramedFeatures& f : features) {
     auto check_columns = [&](const char* name, const Tensor& t, int64_t column) {
-      check(where, name, t).rank(2).dtype(dtype);
+      check(ctx, where, name, t).rank(2).dtype(dtype);
       if (t.dim(0) != T) fail(where, "{} has {} rows, expected {} as frames has", name, t.dim(0), T);
       if (column < 0 || f.copies < 0 || column + f.copies * dim > t.dim(1))
         fail(where, "{} copies of {} features from column {} do not fit into the {} columns of {}", f.copies, dim,
@@ -145,10 +156,12 @@ void frames_gradient(Context& ctx, std::span<const FramedFeatures> features, con
     bytes += 2. * size_of(dtype) * T * f.copies * dim;
     copies += f.copies;
   }
-  check(where, "x", features[0].x).compute();
-  check(where, "frames", frames).shape({T, 4, 4}).dtype(sum_dtype(dtype));
-  check(where, "dframes", dframes).like(frames);
+  check(ctx, where, "x", features[0].x).compute();
+  check(ctx, where, "frames", frames).shape({T, 4, 4}).dtype(sum_dtype(dtype));
+  check(ctx, where, "dframes", dframes).like(frames);
   const auto scope = ctx.profiler().scope(where, bytes, 8. * T * copies * dim);
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::frames_gradient(ctx, features, frames, reps, dframes);
   dispatch_compute(where, dtype, [&](auto type) {
     using E = typename decltype(type)::type;
     cpu::gradient<E>(ctx, T, features, frames.data<sum_type<E>>(), reps, dframes.data<sum_type<E>>());

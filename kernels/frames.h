@@ -50,7 +50,8 @@ struct FramedFeatures {
 ///     to_global    dL += g P^T L g
 ///
 /// dframes [T, 4, 4] is overwritten; that of a token whose finite features make more than its dtype can hold becomes 0.
-/// Exact where L is a Lorentz transformation. The sign of det M has no gradient.
+/// Exact where L is a Lorentz transformation. The sign of det M has no gradient. Up to 16 pairs of features.
+inline constexpr size_t most_framed_features = 16;
 void frames_gradient(Context& ctx, std::span<const FramedFeatures> features, const Tensor& frames,
                      const TensorReps& reps, Tensor& dframes);
 

@@ -2,10 +2,10 @@
 #include <array>
 #include <cstdint>
 
-#include "kernels/frames.h"
+#include "kernels/frames_form.h"
 #include "kernels/vector.h"
 
-// One token's frame on its features, for frames.cpp and attention.
+// One token's frame on its features, on the CPU: for frames.cpp and attention.
 namespace lightcone::kernels::frames_math {
 
 template <class S>
@@ -22,32 +22,6 @@ Four<S>& four(S* x) {
 template <class S>
 const Four<S>& four(const S* x) {
   return *reinterpret_cast<const Four<S>*>(x);
-}
-
-/// A FrameMap, or its transpose (which takes gradients back), as signs around L or L^T: M = left (L | L^T) right.
-struct Form {
-  bool transposed, left, right;  ///< left, right: g on that side
-  bool lowered;                  ///< flips the sign of det
-};
-constexpr Form form(FrameMap map, bool backward) {
-  switch (map) {
-    case FrameMap::to_local:
-      return {backward, false, false, false};
-    case FrameMap::to_global:
-      return {!backward, true, true, false};
-    default:
-      return backward ? Form{false, true, false, true} : Form{true, false, true, true};
-  }
-}
-
-template <class S>
-S determinant(const S* m) {
-  // Of 2 x 2 minors of the upper and the lower rows.
-  auto minor = [&](int row, int i, int j) {
-    return m[row * 4 + i] * m[row * 4 + 4 + j] - m[row * 4 + j] * m[row * 4 + 4 + i];
-  };
-  return minor(0, 0, 1) * minor(2, 2, 3) - minor(0, 0, 2) * minor(2, 1, 3) + minor(0, 0, 3) * minor(2, 1, 2) +
-         minor(0, 1, 2) * minor(2, 0, 3) - minor(0, 1, 3) * minor(2, 0, 2) + minor(0, 2, 3) * minor(2, 0, 1);
 }
 
 /// M by columns.
