@@ -39,7 +39,8 @@ __global__ void totals_kernel(Jets jets, int64_t C, const T* tokens, bool mean, 
       [&](int64_t c, T sum) { totals[b * 2 * C + c] = sum / (c < C ? n : n * n); });
 }
 
-// y[pair, c] = f(constituent i, j, pair, c) for all pairs of i, which a block owns: a thread a pack of V channels at a time.
+// y[pair, c] = f(constituent i, j, pair, c) for all pairs of i, which a block owns: a thread a pack of V channels at a
+// time.
 template <int V, class T>
 struct Rows {
   Jets jets;
@@ -172,8 +173,8 @@ __global__ void direct_backward_kernel(Coefficient<T> k, const __grid_constant__
   }
 }
 
-// A warp owns one number of one of the gradients that are sums, which stand one after the other here; a lane takes every
-// 32nd of its terms.
+// A warp owns one number of one of the gradients that are sums, which stand one after the other here; a lane takes
+// every 32nd of its terms.
 template <class T>
 __global__ void coefficient_sums_kernel(Coefficient<T> k, const __grid_constant__ Places<const T> places, Sums<T> to) {
   const int64_t in = k.in, out = k.out, M = k.M;

@@ -18,9 +18,9 @@ constexpr int tile = 16;
 
 __device__ double metric(int component) { return component ? -1 : 1; }
 
-// A block owns the products of `tile` senders of one jet: a thread those of one sender with every 16th receiver, for all n
-// in turn. Jet b has the blocks from ptr[b] / tile + b on, which are enough for it, and at most one too many. Behind the
-// jet's last constituent and the last number there are zeros.
+// A block owns the products of `tile` senders of one jet: a thread those of one sender with every 16th receiver, for
+// all n in turn. Jet b has the blocks from ptr[b] / tile + b on, which are enough for it, and at most one too many.
+// Behind the jet's last constituent and the last number there are zeros.
 template <class S>
 __global__ void products_kernel(Jets jets, const S* q, const S* k, int64_t n, int64_t D, S* y) {
   int64_t jet = 0, end = jets.count;
@@ -208,8 +208,8 @@ __global__ void softmax_backward_sums_kernel(Vectors<P, S> v, const double* dsum
   }
 }
 
-// A warp owns one constituent, a lane every 32nd partner: the logits of its pairs as a sender, and its momentum's gradient
-// from those and from its pairs as a receiver.
+// A warp owns one constituent, a lane every 32nd partner: the logits of its pairs as a sender, and its momentum's
+// gradient from those and from its pairs as a receiver.
 template <class P, class S>
 __global__ void vectors_backward_kernel(Vectors<P, S> v, const double* dsums, const double* totals, S* dlogits, P* dp) {
   const int64_t t = warp_index();

@@ -2,8 +2,8 @@
 #include "kernels/all_pairs.h"
 #include "kernels/device.cuh"
 
-// Pairs of jets on a GPU. The work is cut by constituents, whose pairs are as many as their jet has constituents: a long
-// jet brings more of them.
+// Pairs of jets on a GPU. The work is cut by constituents, whose pairs are as many as their jet has constituents: a
+// long jet brings more of them.
 namespace lightcone::kernels::cuda {
 
 /// One constituent among those of its jet.
@@ -30,7 +30,8 @@ struct Jets {
   }
 };
 
-// before[b] for all b <= jets. One block; a thread adds up neighbouring jets, then sums of threads meet in doubling steps.
+// before[b] for all b <= jets. One block; a thread adds up neighbouring jets, then sums of threads meet in doubling
+// steps.
 template <int threads>
 __global__ void pairs_before_kernel(int64_t jets, const int32_t* ptr, int64_t* before) {
   __shared__ int64_t sums[threads];
@@ -85,9 +86,9 @@ __device__ S warp_sum(S value) {
   return value;
 }
 
-/// done(c, sum over r < rows of f(r, c)) for each of `cols` columns, by a block that comes as a whole. A thread owns one
-/// column of every (256 / cols)th row, whose sums then meet in halves; several tiles of columns where there are more than
-/// 256. The order depends on rows and cols alone.
+/// done(c, sum over r < rows of f(r, c)) for each of `cols` columns, by a block that comes as a whole. A thread owns
+/// one column of every (256 / cols)th row, whose sums then meet in halves; several tiles of columns where there are
+/// more than 256. The order depends on rows and cols alone.
 template <class S, class F, class Done>
 __device__ void column_sums(int64_t rows, int64_t cols, F f, Done done) {
   __shared__ S sums[block_threads];
@@ -97,7 +98,7 @@ __device__ void column_sums(int64_t rows, int64_t cols, F f, Done done) {
     S sum = 0;
     if (lane < lanes && c < cols)
       for (int64_t r = lane; r < rows; r += lanes) sum += f(r, c);
-    __syncthreads();  // what an earlier tile left there has been read
+    __syncthreads();  // what an earlier call left there has been read
     sums[threadIdx.x] = sum;
     for (int left = lanes; left > 1;) {
       const int half = (left + 1) / 2;
