@@ -9,7 +9,7 @@ namespace lightcone::minkowski_math {
 /// Below this, squares and the arguments of logarithms are replaced by it.
 inline constexpr double epsilon = 1e-10;
 
-inline double at_least(double x, double bound) { return x < bound ? bound : x; }
+LIGHTCONE_HOST_DEVICE inline double at_least(double x, double bound) { return x < bound ? bound : x; }
 
 /// Four-momenta component by component, for loops under `#pragma omp simd`. The rest of a block is filled with its
 /// first entry: an item's result depends neither on its place nor on its neighbours (see vector_math.h).
