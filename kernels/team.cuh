@@ -43,8 +43,8 @@ struct Team {
   explicit Team(int64_t packs)
       : lanes(static_cast<int>(std::bit_ceil(static_cast<uint64_t>(std::clamp<int64_t>(packs, 1, 32))))) {}
   int64_t blocks(int64_t rows) const { return (rows * lanes + block_threads - 1) / block_threads; }
-  __device__ int64_t index() const { return first_item() / lanes; }
-  __device__ int lane() const { return static_cast<int>(threadIdx.x) % lanes; }
+  __device__ int64_t index() const { return first_item() >> (31 - __clz(lanes)); }
+  __device__ int lane() const { return static_cast<int>(threadIdx.x) & (lanes - 1); }
   __device__ bool first() const { return lane() == 0; }
 
   /// f(c) for the packs of this thread, at channels c.
