@@ -223,7 +223,8 @@ __device__ void meet_in_halves(unsigned owners, int mine, S* sum) {
 }
 
 // 16 threads own a token. Each sums a b^T over every 16th quadruple, of all features one after the other: of dx and
-// g x, or of g x and dx. They meet in halves, so that thread 4 mu + nu ends with one element of K and writes that of K L g.
+// g x, or of g x and dx. They meet in halves, so that thread 4 mu + nu ends with one element of K and writes that
+// of K L g.
 template <class E, class S = sum_type<E>>
 __global__ void gradient_kernel(int64_t T, int64_t dim, const __grid_constant__ Quadruples quadruples,
                                 const __grid_constant__ AllFeatures<E> features, const S* frames, S* dframes) {

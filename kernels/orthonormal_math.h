@@ -9,7 +9,7 @@
 /// through.
 namespace lightcone::orthonormal_math {
 
-// Functions inside of vectorised loops must be inlined, however large they are; in kernels, so that their results stay in
+// Functions inside of vectorised loops must be inlined, however large they are; in kernels, so that results stay in
 // registers.
 #ifdef __CUDACC__
 #define LIGHTCONE_INLINE __host__ __device__ __forceinline__
@@ -41,8 +41,8 @@ LIGHTCONE_INLINE Vec3 cross(const Vec3& a, const Vec3& b) {
 }
 
 LIGHTCONE_INLINE Vec4 lowered(const Vec4& a) { return {a.t, -a.x, -a.y, -a.z}; }
-/// Kernels are compiled without the contraction that the CPU's code gets, and need it here: large light-like vectors then
-/// have a square of rounding errors on both devices, and not one of 0 to divide by.
+/// Kernels are compiled without the contraction that the CPU's code gets, and need it here: large light-like vectors
+/// then have a square of rounding errors on both devices, and not one of 0 to divide by.
 LIGHTCONE_INLINE double inner(const Vec4& a, const Vec4& b) {
 #ifdef __CUDA_ARCH__
   return std::fma(a.t, b.t, -std::fma(a.z, b.z, std::fma(a.y, b.y, a.x * b.x)));

@@ -3,8 +3,8 @@
 #include "kernels/orthonormal.h"
 #include "kernels/orthonormal_math.h"
 
-// A particle's vectors in and out of memory, and the regularisation of degenerate ones: what orthonormal_block.h is on the
-// CPU. For orthonormal.cu alone.
+// A particle's vectors in and out of memory, and the regularisation of degenerate ones: what orthonormal_block.h is on
+// the CPU. For orthonormal.cu alone.
 namespace lightcone::kernels::cuda::orthonormal {
 using namespace orthonormal_math;
 
