@@ -62,8 +62,14 @@ struct Numbers {
   LIGHTCONE_HOST_DEVICE double normal(int64_t i) const {
     if (recorded) return recorded[i];
     const auto w = philox(key, position, static_cast<uint64_t>(i) >> 1);
-    const double r = std::sqrt(-2 * std::log(bits53(w[0], w[1], 0.5))), angle = 2 * M_PI * bits53(w[2], w[3]);
+    const double r = std::sqrt(-2 * std::log(bits53(w[0], w[1], 0.5))), turns = bits53(w[2], w[3]);
+#ifdef __CUDA_ARCH__
+    return (i & 1) ? r * sinpi(2 * turns)
+                   : r * cospi(2 * turns);  // sin() has an array, in local memory, for large angles
+#else
+    const double angle = 2 * M_PI * turns;
     return (i & 1) ? r * std::sin(angle) : r * std::cos(angle);
+#endif
   }
 
  private:
