@@ -192,8 +192,8 @@ __global__ void gather_kernel(int64_t n, int64_t units, const Unit* x, const int
     y[i] = x[(narrow ? narrow[place.row] : wide[place.row]) * units + place.col];
 }
 
-// y[r] = sum of the rows order[begin[r]], …, order[begin[r+1] - 1] of x. A thread takes one pack of y at a time and adds
-// row after row.
+// y[r] = sum of the rows order[begin[r]], …, order[begin[r+1] - 1] of x. A thread takes one pack of y at a time and
+// adds row after row.
 template <class T, int V = pack_size<T>>
 __global__ void sum_rows_kernel(int64_t n, Channels<V> channels, const T* x, const int32_t* begin, const int32_t* order,
                                 T* y) {
