@@ -68,8 +68,13 @@ __global__ __launch_bounds__(attention_threads) void attention_backward_kernel(
   auto rows_of = [&](int tile) { return min(P::tile, item.other_rows - start_of(tile)); };
   auto load_tile = [&](const DeviceFeatures<E>& from, int chunk, int tile, int stage, int which) {
     typename P::Element* to = memory.rows(stage, which);
-    load_rows<S, attention_threads>(from, head_of(tile), chunk * D, D, item.other_first + start_of(tile), rows_of(tile),
-                                    P::tile, threadIdx.x,
+    const int first = item.other_first + start_of(tile), n = rows_of(tile), rows = P::rows_read(n);
+    if constexpr (!chunked && std::is_same_v<E, typename P::Element>) {
+      if (from.plain && from.width == Width::whole)
+        return copy_rows<attention_threads>(from, head_of(tile), D, first, n, rows, threadIdx.x,
+                                            [&](int row, int column) { return to + P::place(row, column); });
+    }
+    load_rows<S, attention_threads>(from, head_of(tile), chunk * D, D, first, n, rows, threadIdx.x,
                                     [&](int row, int column, const auto& pack) { P::put(to, row, column, pack); });
   };
   auto load_own = [&](const DeviceFeatures<E>& from, int which, int chunk, int first, int n) {
@@ -141,6 +146,7 @@ __global__ __launch_bounds__(attention_threads) void attention_backward_kernel(
         }
       } else {
         if (pass == 0 || !resident) {
+          finish_copies();
           __syncthreads();  // this tile is there, and all have left the one before
           const int next = tile + 1 < tiles ? tile + 1 : 0;
           if (next > 0 || (!resident && pass + 1 < passes)) load(next, resident ? next : (step + 1) % stages);

@@ -44,8 +44,13 @@ __global__ __launch_bounds__(attention_threads) void attention_kernel(const __gr
   auto rows_of = [&](int tile) { return min(P::tile, item.other_rows - tile * P::tile); };
   auto load_tile = [&](const DeviceFeatures<E>& from, int chunk, int tile, int stage, int which) {
     typename P::Element* to = memory.rows(stage, which);
-    load_rows<S, attention_threads>(from, key_head, chunk * D, D, item.other_first + tile * P::tile, rows_of(tile),
-                                    P::tile, threadIdx.x,
+    const int first = item.other_first + tile * P::tile, n = rows_of(tile), rows = P::rows_read(n);
+    if constexpr (!chunked && std::is_same_v<E, typename P::Element>) {
+      if (from.plain && from.width == Width::whole)
+        return copy_rows<attention_threads>(from, key_head, D, first, n, rows, threadIdx.x,
+                                            [&](int row, int column) { return to + P::place(row, column); });
+    }
+    load_rows<S, attention_threads>(from, key_head, chunk * D, D, first, n, rows, threadIdx.x,
                                     [&](int row, int column, const auto& pack) { P::put(to, row, column, pack); });
   };
   auto load_own = [&](int chunk, int first, int n) {
@@ -85,6 +90,7 @@ __global__ __launch_bounds__(attention_threads) void attention_kernel(const __gr
         }
       } else {
         if (pass == 0 || !resident) {
+          finish_copies();
           __syncthreads();  // this tile is there, and all have left the one before
           const int next = tile + 1 < tiles ? tile + 1 : 0;
           if (next > 0 || (!resident && pass + 1 < passes)) load(next, resident ? next : (step + 1) % stages);

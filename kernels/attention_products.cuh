@@ -20,6 +20,8 @@ struct PlainProducts {
   using S = Sum;
   using Element = S;
   static constexpr int D = D_, tile = tile_, rows = 4, team = 8, columns = tile / team, features = D / team;
+  /// Rows of a tile that are read where n count; the others are zeros.
+  static __device__ int rows_read(int) { return tile; }
   static constexpr int N = pack_size<S>, stride = D + N, p_stride = tile + 8;
   /// Elements that a warp needs for p on its way from one layout to the other.
   static constexpr int scratch = warp_rows * p_stride;
@@ -131,6 +133,7 @@ struct TensorProducts {
   using Element = bf16;
   static constexpr int D = D_, tile = tile_, rows = 2, team = 4, columns = tile / team, features = D / team, stride = D;
   static constexpr int scratch = 0;
+  static __device__ int rows_read(int n) { return (n + 15) / 16 * 16; }
 
   static __device__ int lane() { return threadIdx.x % 32; }
   static __device__ int row(int i) { return lane() / team + 8 * i; }
@@ -163,7 +166,6 @@ struct TensorProducts {
     }
   };
 
-  /// Of the tile, `n` rows count; those of the last 16 that do not are zeros.
   static __device__ void dot(const Own& own, const Element* tile_rows, int n, S (&s)[rows][columns]) {
 #pragma unroll
     for (int j = 0; j < tile; j += 16) {

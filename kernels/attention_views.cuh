@@ -32,6 +32,7 @@ struct DeviceFeatures {
   View views[4];
   int size = 0;
   Width width = Width::whole;
+  bool plain = true;  ///< nothing changes while features move
   MovingFrames frames;
 
   template <class Segment>
@@ -53,6 +54,7 @@ struct DeviceFeatures {
                   static_cast<int>(v.channels),
                   metric.empty() ? 0 : metric[i].negative_parts};
       size += static_cast<int>(v.size());
+      plain = plain && !views[i].negative && !frames.matrices;
       for (int64_t distance : {static_cast<int64_t>(reinterpret_cast<uintptr_t>(views[i].data)), v.channels * bytes,
                                v.rows > 1 ? v.row_stride * bytes : 0, v.heads > 1 ? v.head_stride * bytes : 0,
                                v.parts > 1 ? v.part_stride * bytes : 0})
@@ -162,7 +164,26 @@ __device__ void load_rows(const DeviceFeatures<E>& x, int head, int first_featur
   });
 }
 
-/// The other way: get(row, column) is the first of V neighbouring numbers, each multiplied by `factor`.
+/// The same where the tile holds features as memory does, in words of 16 bytes that travel while threads go on:
+/// at(row, column) is where a word goes. finish_copies() waits for the thread's own.
+template <int team, class E, class At>
+__device__ void copy_rows(const DeviceFeatures<E>& x, int head, int features, int64_t first, int n, int rows,
+                          int thread, At&& at) {
+  constexpr int V = pack_size<E>;
+  for_each_pack<V, team>(x, head, 0, features, rows, thread, [&](int row, int column, const auto& place) {
+    E* to = at(row, column);
+    if (place.at && row < n)
+      asm volatile(
+          "cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(static_cast<uint32_t>(__cvta_generic_to_shared(to))),
+          "l"(place.at + (first + row) * place.row)
+          : "memory");
+    else
+      store_word(to, Pack<E, V>{});
+  });
+}
+__device__ inline void finish_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
+/// The other way: get(row, column, pack) gives neighbouring numbers, each multiplied by `factor`.
 template <class S, int team, class E, class Get>
 __device__ void store_rows(const DeviceFeatures<E>& x, int head, int first_feature, int features, int64_t first, int n,
                            int thread, S factor, Get&& get) {
@@ -170,10 +191,10 @@ __device__ void store_rows(const DeviceFeatures<E>& x, int head, int first_featu
     constexpr int V = decltype(width)::value;
     for_each_pack<V, team>(x, head, first_feature, features, n, thread, [&](int row, int column, const auto& place) {
       if (!place.at) return;
-      const S* from = get(row, column);
       Pack<S, V> pack;
+      get(row, column, pack);
 #pragma unroll
-      for (int k = 0; k < V; ++k) pack.at[k] = from[k] * (place.negative ? -factor : factor);
+      for (int k = 0; k < V; ++k) pack.at[k] *= place.negative ? -factor : factor;
       turn(x.frames, first + row, first_feature + column, pack);
       Pack<E, V> out;
 #pragma unroll

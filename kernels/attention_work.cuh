@@ -69,8 +69,7 @@ template <class P, int own_tiles, int stages>
 struct AttentionMemory {
   using S = typename P::S;
   using Element = typename P::Element;
-  static constexpr int result_stride = P::D + 8;
-  static constexpr size_t own = sizeof(Element) * 16 * P::stride, result = sizeof(S) * 16 * result_stride,
+  static constexpr size_t own = sizeof(Element) * 16 * P::stride, result = sizeof(S) * 16 * P::D,
                           of_warp = std::max(own_tiles * own, result) + sizeof(S) * P::scratch,
                           tile = sizeof(Element) * P::tile * P::stride, sums = sizeof(S) * P::tile,
                           bytes = attention_warps * of_warp + stages * 2 * (tile + sums);
@@ -80,6 +79,13 @@ struct AttentionMemory {
   __device__ Element* own_rows(int which) const { return reinterpret_cast<Element*>(warp() + which * own); }
   /// Results on their way to memory; they take the place of the own rows.
   __device__ S* results() const { return reinterpret_cast<S*>(warp()); }
+  /// Of a row of results; words of 16 bytes are permuted, so that what a warp writes by tiles of eight features and reads
+  /// by rows, one or two words a thread, lies in different banks.
+  static __device__ int result_place(int row, int feature) {
+    constexpr int N = pack_size<S>, words = P::D / N;
+    const int word = feature / N, turn = words == 4 ? row / 2 % 2 * 3 : (row % 4 * 2) ^ (row % 2) ^ (word / 8 % 2);
+    return row * P::D + (word ^ turn) * N + feature % N;
+  }
   __device__ S* scratch() const { return reinterpret_cast<S*>(warp() + of_warp - sizeof(S) * P::scratch); }
   __device__ unsigned char* tiles() const { return start + attention_warps * of_warp; }
   __device__ Element* rows(int stage, int which) const {
@@ -106,11 +112,19 @@ __device__ void store_results(const Memory& memory, const typename P::S (&y)[P::
       Pack<S, P::W> pack;
 #pragma unroll
       for (int w = 0; w < P::W; ++w) pack.at[w] = y[i][m + w];
-      store_word(results + P::row(i) * Memory::result_stride + P::feature(m), pack);
+      store_word(results + Memory::result_place(P::row(i), P::feature(m)), pack);
     }
   __syncwarp();
   store_rows<S, 32>(to, head, first_feature, P::D, first, n, threadIdx.x % 32, factor,
-                    [&](int row, int column) { return results + row * Memory::result_stride + column; });
+                    [&]<int V>(int row, int column, Pack<S, V>& pack) {
+                      constexpr int N = std::min(V, pack_size<S>);
+#pragma unroll
+                      for (int k = 0; k < V; k += N) {
+                        const auto word = load_word<N>(results + Memory::result_place(row, column + k));
+#pragma unroll
+                        for (int i = 0; i < N; ++i) pack.at[k + i] = word.at[i];
+                      }
+                    });
   __syncwarp();
 }
 

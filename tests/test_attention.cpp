@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "tests/support/bits.h"
+#include "tests/support/devices.h"
 #include "tests/support/naive_attention.h"
 
 using namespace lightcone;
@@ -59,33 +60,34 @@ TEST_CASE("attention over vectors, multivectors and scalars") {
 }
 
 TEST_CASE("attention of heads that lie in one piece is that of columns") {
-  Context ctx(2);
   const int64_t T = 37, C = 5;
-  const Tensor ptr = to_ptr(ctx, offsets({3, 0, 1, 33}));
-  for (int64_t kv_heads : {4, 1}) {
-    const AttentionOptions o{.heads = 4, .kv_heads = kv_heads};
-    const int64_t n = o.heads + 2 * kv_heads;
-    // [T, heads, C] -> [heads, T, C]
-    auto turned = [&](const Array& x, int64_t heads) {
-      Array y = zeros({heads, T, C});
-      for (int64_t t = 0; t < T; ++t)
-        for (int64_t h = 0; h < heads; ++h)
-          for (int64_t c = 0; c < C; ++c) y[(h * T + t) * C + c] = x[(t * heads + h) * C + c];
-      return y;
-    };
-    const Array qkv = normal({T, n * C}, 1), dy = normal({T, o.heads * C}, 2);
-    auto run = [&](Layout layout) {
-      const bool heads = layout == Layout::heads;
-      Tape tape(ctx);
-      const Var x = tape.variable(to_tensor(ctx, heads ? turned(qkv, n) : qkv, DType::f32));
-      const Var y = attention({{x, layout}}, ptr, o)[0];
-      tape.backward(y, to_tensor(ctx, heads ? turned(dy, o.heads) : dy, DType::f32));
-      return std::vector{y.value(), tape.gradient(x)};
-    };
-    const auto columns = run(Layout::scalars), heads = run(Layout::heads);
-    CHECK(same_bits(heads[0], to_tensor(ctx, turned(to_array(columns[0]), o.heads), DType::f32)));
-    CHECK(same_bits(heads[1], to_tensor(ctx, turned(to_array(columns[1]), n), DType::f32)));
-  }
+  for (Device device : devices())
+    for (int64_t kv_heads : {4, 1}) {
+      Context ctx(device, 2);
+      const Tensor ptr = to_ptr(ctx, offsets({3, 0, 1, 33}));
+      const AttentionOptions o{.heads = 4, .kv_heads = kv_heads};
+      const int64_t n = o.heads + 2 * kv_heads;
+      // [T, heads, C] -> [heads, T, C]
+      auto turned = [&](const Array& x, int64_t heads) {
+        Array y = zeros({heads, T, C});
+        for (int64_t t = 0; t < T; ++t)
+          for (int64_t h = 0; h < heads; ++h)
+            for (int64_t c = 0; c < C; ++c) y[(h * T + t) * C + c] = x[(t * heads + h) * C + c];
+        return y;
+      };
+      const Array qkv = normal({T, n * C}, 1), dy = normal({T, o.heads * C}, 2);
+      auto run = [&](Layout layout) {
+        const bool heads = layout == Layout::heads;
+        Tape tape(ctx);
+        const Var x = tape.variable(to_tensor(ctx, heads ? turned(qkv, n) : qkv, DType::f32));
+        const Var y = attention({{x, layout}}, ptr, o)[0];
+        tape.backward(y, to_tensor(ctx, heads ? turned(dy, o.heads) : dy, DType::f32));
+        return std::vector{y.value(), tape.gradient(x)};
+      };
+      const auto columns = run(Layout::scalars), heads = run(Layout::heads);
+      CHECK(same_bits(heads[0], to_tensor(ctx, turned(to_array(columns[0]), o.heads), DType::f32)));
+      CHECK(same_bits(heads[1], to_tensor(ctx, turned(to_array(columns[1]), n), DType::f32)));
+    }
 }
 
 TEST_CASE("cross attention") {
@@ -124,66 +126,74 @@ TEST_CASE("attention dropout") {
     check_op(c);
   }
   // In evaluation it is off, and draws nothing.
-  Context ctx(1);
-  const Tensor qkv = to_tensor(ctx, normal({24, 3 * 2 * 4}, 3), DType::f64), jets = to_ptr(ctx, ptr);
-  Tape tape(ctx, Tape::Mode::evaluate);
-  const Var with = attention(tape.constant(qkv), jets, {.heads = 2, .dropout = 0.3});
-  const Var without = attention(tape.constant(qkv), jets, {.heads = 2});
-  CHECK(to_array(with.value()).values == to_array(without.value()).values);
-  CHECK(ctx.rng().positions().empty());
+  for (Device device : devices()) {
+    Context ctx(device, 1);
+    const Tensor qkv = to_tensor(ctx, normal({24, 3 * 2 * 4}, 3), DType::f64), jets = to_ptr(ctx, ptr);
+    Tape tape(ctx, Tape::Mode::evaluate);
+    const Var with = attention(tape.constant(qkv), jets, {.heads = 2, .dropout = 0.3});
+    const Var without = attention(tape.constant(qkv), jets, {.heads = 2});
+    CHECK(to_array(with.value()).values == to_array(without.value()).values);
+    CHECK(ctx.rng().positions().empty());
+  }
 }
 
 TEST_CASE("a jet gets the same bits alone and in a batch") {
-  const std::vector<int64_t> lengths = {40, 1, 0, 150, 65, 17, 600};
-  const Offsets ptr = offsets(lengths);
-  struct Kind {
-    DType dtype;
-    bool amp;
-  };
-  for (auto [dtype, amp] : {Kind{DType::f64, false}, {DType::f32, false}, {DType::bf16, false}, {DType::f32, true}})
-    for (int64_t kv_heads : {1, 2}) {
-      const AttentionOptions o{.heads = 2, .kv_heads = kv_heads};
-      const int64_t D = amp ? 13 : 7, columns = (o.heads + 2 * kv_heads) * D;
-      Context ctx(2);
-      const Tensor qkv = to_tensor(ctx, normal({873, columns}, 3), dtype);
-      const Tensor dy = to_tensor(ctx, normal({873, o.heads * D}, 4), dtype);
-      auto results = [&, amp = amp](const Tensor& x, const Tensor& g, const Offsets& jets) {
-        Tape tape(ctx);
-        tape.set_amp(amp);
-        const Var in = tape.variable(x), y = attention(in, to_ptr(ctx, jets), o);
-        tape.backward(y, g);
-        return std::pair{to_array(y.value()), to_array(tape.gradient(in))};
-      };
-      const auto [y, dx] = results(qkv, dy, ptr);
-      for (size_t b = 0; b < lengths.size(); ++b) {
-        const int64_t first = ptr[b], n = lengths[b];
-        const auto [y1, dx1] = results(qkv.narrow(first, n), dy.narrow(first, n), {0, double(n)});
-        CHECK(std::equal(y1.values.begin(), y1.values.end(), y.values.begin() + first * o.heads * D));
-        CHECK(std::equal(dx1.values.begin(), dx1.values.end(), dx.values.begin() + first * columns));
+  for (Device device : devices()) {
+    // On a simulated GPU a short one: still of several tiles.
+    const std::vector<int64_t> lengths = {40, 1, 0, 150, 65, 17, device == Device::cpu ? 600 : 70};
+    const Offsets ptr = offsets(lengths);
+    const auto T = static_cast<int64_t>(ptr.back());
+    struct Kind {
+      DType dtype;
+      bool amp;
+    };
+    for (auto [dtype, amp] : {Kind{DType::f64, false}, {DType::f32, false}, {DType::bf16, false}, {DType::f32, true}})
+      for (int64_t kv_heads : {1, 2}) {
+        const AttentionOptions o{.heads = 2, .kv_heads = kv_heads};
+        const int64_t D = amp ? 13 : 7, columns = (o.heads + 2 * kv_heads) * D;
+        Context ctx(device, 2);
+        const Tensor qkv = to_tensor(ctx, normal({T, columns}, 3), dtype);
+        const Tensor dy = to_tensor(ctx, normal({T, o.heads * D}, 4), dtype);
+        auto results = [&, amp = amp](const Tensor& x, const Tensor& g, const Offsets& jets) {
+          Tape tape(ctx);
+          tape.set_amp(amp);
+          const Var in = tape.variable(x), y = attention(in, to_ptr(ctx, jets), o);
+          tape.backward(y, g);
+          return std::pair{to_array(y.value()), to_array(tape.gradient(in))};
+        };
+        const auto [y, dx] = results(qkv, dy, ptr);
+        for (size_t b = 0; b < lengths.size(); ++b) {
+          const int64_t first = ptr[b], n = lengths[b];
+          const auto [y1, dx1] = results(qkv.narrow(first, n), dy.narrow(first, n), {0, double(n)});
+          CHECK(std::equal(y1.values.begin(), y1.values.end(), y.values.begin() + first * o.heads * D));
+          CHECK(std::equal(dx1.values.begin(), dx1.values.end(), dx.values.begin() + first * columns));
+        }
       }
-    }
+  }
 }
 
 TEST_CASE("attention with infinities, NaN and large scores") {
-  Context ctx(1);
-  Tape tape(ctx, Tape::Mode::evaluate);
-  auto run = [&](const Array& qkv) {
-    return to_array(attention(tape.constant(to_tensor(ctx, qkv, DType::f32)), to_ptr(ctx, {0, double(qkv.shape[0])}),
-                              {.heads = 1, .scale = 1.})
-                        .value());
-  };
-  // Columns q, k, v. Scores of thousands must not overflow.
-  Array x{{2, 3}, {100, 90, 1, 100, 80, 2}};
-  CHECK(run(x).values == std::vector<double>{1, 1});
-  // A score of -inf is a probability of 0, wherever it stands; a row of them is NaN, as is +inf or NaN.
-  x = zeros({200, 3});
-  for (int64_t t = 0; t < 200; ++t) x.at(t, 0) = 1, x.at(t, 1) = t < 150 ? -inf : 0, x.at(t, 2) = t < 150 ? 5 : 7;
-  for (double y : run(x).values) CHECK(y == doctest::Approx(7));
-  for (int64_t t = 0; t < 200; ++t) x.at(t, 1) = -inf;
-  for (double y : run(x).values) CHECK(std::isnan(y));
-  for (double bad : {inf, std::numeric_limits<double>::quiet_NaN()}) {
-    for (int64_t t = 0; t < 200; ++t) x.at(t, 1) = t == 170 ? bad : 0;
+  for (Device device : devices()) {
+    Context ctx(device, 1);
+    Tape tape(ctx, Tape::Mode::evaluate);
+    auto run = [&](const Array& qkv) {
+      return to_array(attention(tape.constant(to_tensor(ctx, qkv, DType::f32)), to_ptr(ctx, {0, double(qkv.shape[0])}),
+                                {.heads = 1, .scale = 1.})
+                          .value());
+    };
+    // Columns q, k, v. Scores of thousands must not overflow.
+    Array x{{2, 3}, {100, 90, 1, 100, 80, 2}};
+    CHECK(run(x).values == std::vector<double>{1, 1});
+    // A score of -inf is a probability of 0, wherever it stands; a row of them is NaN, as is +inf or NaN.
+    x = zeros({200, 3});
+    for (int64_t t = 0; t < 200; ++t) x.at(t, 0) = 1, x.at(t, 1) = t < 150 ? -inf : 0, x.at(t, 2) = t < 150 ? 5 : 7;
+    for (double y : run(x).values) CHECK(y == doctest::Approx(7));
+    for (int64_t t = 0; t < 200; ++t) x.at(t, 1) = -inf;
     for (double y : run(x).values) CHECK(std::isnan(y));
+    for (double bad : {inf, std::numeric_limits<double>::quiet_NaN()}) {
+      for (int64_t t = 0; t < 200; ++t) x.at(t, 1) = t == 170 ? bad : 0;
+      for (double y : run(x).values) CHECK(std::isnan(y));
+    }
   }
 }
 
