@@ -51,7 +51,7 @@ install: build  ## install to PREFIX (/usr/local): binary, configs, data
 	@cmake --install build --prefix '$(PREFIX)'
 
 clean:         ## remove what was built
-	rm -rf build build-debug build-sanitize build-tsan build-fuzz build-portable
+	rm -rf build build-debug build-sanitize build-tsan build-fuzz build-portable build-cuda
 
 all: configure
 	@ninja -C build

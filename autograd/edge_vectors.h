@@ -23,4 +23,8 @@ struct EdgePerceptron {
 Var edge_vectors(const Var& fourmomenta, const Var& scalars, const Tensor& ptr, const EdgePerceptron& perceptron,
                  const EdgeVectorsOptions& options);
 
+/// From the parts of the first layer: receiver, sender [T, H], edge [H] or Var{}; `behind` are the other layers.
+Var edge_vectors(const Var& fourmomenta, const Var& receiver, const Var& sender, const Var& edge, const Tensor& ptr,
+                 const EdgePerceptron& behind, const EdgeVectorsOptions& options);
+
 }  // namespace lightcone

@@ -32,12 +32,14 @@ void Module::zero_grad() {
 }
 
 static Tensor permute_rows(Context& ctx, const Tensor& t, const std::vector<int64_t>& rows, bool gather) {
-  if (rows.empty()) return t;
-  Tensor out = ctx.empty(t.shape(), t.dtype());
+  const Tensor from_rows = ctx.host().here(t);
+  if (rows.empty()) return from_rows;
+  Tensor out = ctx.host().empty(t.shape(), t.dtype());
   const int64_t bytes = t.bytes() / t.dim(0);
   for (int64_t r = 0; r < t.dim(0); ++r) {
     const int64_t from = gather ? rows[r] : r, to = gather ? r : rows[r];
-    std::memcpy(static_cast<char*>(out.raw()) + to * bytes, static_cast<const char*>(t.raw()) + from * bytes, bytes);
+    std::memcpy(static_cast<char*>(out.raw()) + to * bytes, static_cast<const char*>(from_rows.raw()) + from * bytes,
+                bytes);
   }
   return out;
 }
@@ -52,7 +54,7 @@ Tensor scatter_rows(Context& ctx, const Tensor& t, const std::vector<int64_t>& r
 std::vector<std::pair<std::string, Tensor>> Module::state_dict(Context& ctx) const {
   std::vector<std::pair<std::string, Tensor>> out;
   for (const auto& [name, p] : parameters()) out.emplace_back(name, gather_rows(ctx, p->value, p->rows));
-  for (const auto& [name, b] : buffers()) out.emplace_back(name, b->value);
+  for (const auto& [name, b] : buffers()) out.emplace_back(name, ctx.host().here(b->value));
   return out;
 }
 
@@ -63,9 +65,10 @@ void Module::load_state_dict(Context& ctx, const std::function<Tensor(const std:
     if (!t.defined()) fail("load_state_dict", "{} is missing", name);
     if (!(t.shape() == target.shape()))
       fail("load_state_dict", "{} has shape {}, this network's is {}", name, t.shape(), target.shape());
-    Tensor copy = ctx.empty(target.shape(), target.dtype());
-    kernels::cast(ctx, t, copy);
-    loaded.emplace_back(&target, scatter_rows(ctx, copy, rows));
+    Tensor copy = ctx.host().empty(target.shape(), target.dtype());
+    kernels::cast(ctx.host(), t, copy);
+    const Tensor ordered = scatter_rows(ctx, copy, rows);
+    loaded.emplace_back(&target, target.device() == Device::cpu ? ordered : ctx.here(ordered));
   };
   for (const auto& [name, p] : parameters()) take(name, p->value, p->rows);
   for (const auto& [name, b] : buffers()) take(name, b->value, {});

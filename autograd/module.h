@@ -50,9 +50,10 @@ class Module {
 
   void zero_grad();
 
-  /// All parameters and buffers, names and row order of the references, sorted as registered.
+  /// All parameters and buffers on the CPU, names and row order of the references, sorted as registered.
   std::vector<std::pair<std::string, Tensor>> state_dict(Context& ctx) const;
-  /// Sets every parameter and buffer from get(name); dtypes are converted. Throws Error naming the entry if get returns
+  /// Sets every parameter and buffer from get(name), on the CPU; dtypes are converted, and each stays on the
+  /// device that it is on. Throws Error naming the entry if get returns
   /// an undefined tensor or the shape differs; nothing is changed then.
   void load_state_dict(Context& ctx, const std::function<Tensor(const std::string&)>& get);
 
@@ -67,7 +68,7 @@ class Module {
   std::vector<Named<Module>> children_;
 };
 
-/// Rows of `t` along its leading axis in another order: out[r] = t[rows[r]].
+/// Rows of `t` along its leading axis in another order, on the CPU: out[r] = t[rows[r]].
 Tensor gather_rows(Context& ctx, const Tensor& t, const std::vector<int64_t>& rows);
 /// The inverse: out[rows[r]] = t[r].
 Tensor scatter_rows(Context& ctx, const Tensor& t, const std::vector<int64_t>& rows);

@@ -27,21 +27,26 @@ struct OrthoKwargs {
   }
 };
 
-/// Frames, and how many of the sets that they were made of are degenerate.
+/// Frames, and how many of the sets that they were made of are degenerate. Numbers stay where they were computed; who
+/// asks for one waits for a GPU.
 struct RegularisedFrames {
   Var frames;     ///< [T, 4, 4] f64
   Tensor counts;  ///< [3] i64, as in kernels/orthonormal.h
-  int64_t lightlike() const { return counts.data<int64_t>()[0]; }
-  int64_t dependent() const { return counts.data<int64_t>()[1]; }  ///< coplanar or collinear
-  int64_t improper() const { return counts.data<int64_t>()[2]; }   ///< frames without exactly one time-like vector
+  int64_t lightlike() const { return count(0); }
+  int64_t dependent() const { return count(1); }  ///< coplanar or collinear
+  int64_t improper() const { return count(2); }   ///< frames without exactly one time-like vector
+
+ private:
+  int64_t count(int64_t i) const { return static_cast<int64_t>(counts.narrow(i, 1).item()); }
 };
 
+/// A limited boost; its numbers likewise.
 struct ClampedBoost {
   Var boost;          ///< [T, 4]
   Tensor statistics;  ///< [3] f64, of gamma before the limit
-  double mean() const { return statistics.data<double>()[0]; }
-  double largest() const { return statistics.data<double>()[1]; }
-  double above() const { return statistics.data<double>()[2]; }  ///< number above gamma_max, -1 without it
+  double mean() const { return statistics.narrow(0, 1).item(); }
+  double largest() const { return statistics.narrow(1, 1).item(); }
+  double above() const { return statistics.narrow(2, 1).item(); }  ///< number above gamma_max, -1 without it
 };
 
 // Definitions in kernels/orthonormal.h. Noise comes from the random streams "frames_lightlike" (a number per component

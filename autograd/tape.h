@@ -67,12 +67,12 @@ class Grads {
   std::deque<std::pair<int32_t, Tensor>> pending_;  // a deque: pointers handed out stay valid
 };
 
-/// What a network observes of the tokens of one pass, to be logged for the whole batch: added up, averaged
+/// A number that a network observes of the tokens of one pass, to be logged for the whole batch: added up, averaged
 /// with weights, or the largest.
 struct Observation {
   enum Kind : uint8_t { sum, mean, max };
   std::string name;
-  double value;
+  Tensor value;
   Kind kind;
   double weight;
 };
@@ -138,8 +138,12 @@ class Tape {
   /// The gradient of a variable(); an undefined tensor if it got none.
   const Tensor& gradient(const Var& x) const { return slots_[x.slot().index].gradient; }
 
+  /// `value` has one element.
+  void observe(std::string name, Tensor value, Observation::Kind kind, double weight = 1) {
+    observations_.push_back({std::move(name), std::move(value), kind, weight});
+  }
   void observe(std::string name, double value, Observation::Kind kind, double weight = 1) {
-    observations_.push_back({std::move(name), value, kind, weight});
+    observe(std::move(name), ctx_.of({1}, DType::f64, {&value, 1}), kind, weight);
   }
   const std::vector<Observation>& observations() const { return observations_; }
 

@@ -101,11 +101,15 @@ const Family optimizer([](Runner& run) {
                double squares = 0;
                for (const Tensor& t : p.gradients)
                  for (float g : t.span<float>()) squares += static_cast<double>(g) * g;
-               return std::abs(kernels::gradient_norm(ctx, p.gradients) / std::sqrt(squares) - 1);
+               Tensor norm = ctx.empty({1}, DType::f64);
+               kernels::gradient_norm(ctx, p.gradients, norm);
+               return std::abs(norm.item() / std::sqrt(squares) - 1);
              },
          .tolerance = tolerance(DType::f64),
          .make = [&]() -> std::function<void()> {
-           return [p = parameters(run, small), &ctx] { kernels::gradient_norm(ctx, p.gradients); };
+           return [p = parameters(run, small), norm = ctx.empty({1}, DType::f64), &ctx]() mutable {
+             kernels::gradient_norm(ctx, p.gradients, norm);
+           };
          }});
     run({.name = name("ema_update"),
          .bytes = 3 * sizeof(float) * n,

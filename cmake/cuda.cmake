@@ -30,5 +30,7 @@ message(STATUS "CUDA: nvcc ${CMAKE_CUDA_COMPILER_VERSION}, architectures ${CMAKE
 
 # -lineinfo names lines in tools, -no-compress keeps the PTX readable. Kernels call what is constexpr in the headers.
 add_compile_options("$<$<COMPILE_LANGUAGE:CUDA>:-lineinfo;-no-compress;--expt-relaxed-constexpr;-Werror=all-warnings>")
+# Updates round every product and sum, on both devices.
+set_source_files_properties(kernels/optimizer.cu PROPERTIES COMPILE_OPTIONS "-fmad=false;-Xcompiler=-ffp-contract=off")
 # fmt switches off constexpr under nvcc, whose host compiler then refuses what is left of it.
 add_compile_definitions($<$<COMPILE_LANGUAGE:CUDA>:FMT_USE_CONSTEXPR=1> $<$<COMPILE_LANGUAGE:CUDA>:FMT_CONSTEVAL=>)

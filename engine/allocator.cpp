@@ -154,6 +154,13 @@ void CpuAllocator::clear(void* data, size_t bytes) {
   if (bytes) std::memset(data, 0, bytes);
 }
 
+std::function<Allocator::Bytes()> CpuAllocator::start_copy_out(const std::vector<Piece>& pieces) {
+  Bytes bytes;
+  for (const auto& [data, count] : pieces)
+    bytes.insert(bytes.end(), static_cast<const unsigned char*>(data), static_cast<const unsigned char*>(data) + count);
+  return [bytes = std::move(bytes)] { return bytes; };
+}
+
 void CpuAllocator::copy_in(void* to, const void* from, size_t bytes) {
   if (bytes) std::memcpy(to, from, bytes);
 }

@@ -2,6 +2,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -65,6 +66,14 @@ class Allocator {
   virtual void clear(void* data, size_t bytes) = 0;                     ///< all bits zero
   virtual void copy_in(void* to, const void* from, size_t bytes) = 0;   ///< from the CPU's memory
   virtual void copy_out(void* to, const void* from, size_t bytes) = 0;  ///< to the CPU's memory; it is there on return
+  /// Starts copies to the CPU's memory. Calling what comes back waits for them and gives the bytes, one piece after the
+  /// other.
+  struct Piece {
+    const void* data;
+    size_t bytes;
+  };
+  using Bytes = std::vector<unsigned char>;
+  virtual std::function<Bytes()> start_copy_out(const std::vector<Piece>& pieces) = 0;
   virtual void copy_within(void* to, const void* from, size_t bytes) = 0;  ///< from this memory
   /// Waits for everything that was asked of the device so far.
   virtual void synchronize() {}
@@ -104,6 +113,7 @@ class CpuAllocator final : public Allocator {
   void clear(void* data, size_t bytes) override;
   void copy_in(void* to, const void* from, size_t bytes) override;
   void copy_out(void* to, const void* from, size_t bytes) override { copy_in(to, from, bytes); }
+  std::function<Bytes()> start_copy_out(const std::vector<Piece>& pieces) override;
   void copy_within(void* to, const void* from, size_t bytes) override { copy_in(to, from, bytes); }
 
  private:

@@ -71,6 +71,13 @@ class Staging {
   unsigned use_ = 0;
 };
 
+/// Pinned memory for what is read later, with the event after its last copy; kept for the next reading.
+struct Landing {
+  Pinned data;
+  size_t bytes = 0;
+  Event arrived;
+};
+
 class CudaAllocator final : public Allocator {
  public:
   CudaAllocator() {
@@ -141,6 +148,26 @@ class CudaAllocator final : public Allocator {
     std::lock_guard lock(copying_);
     staging_.copy_out(stream_.get(), static_cast<unsigned char*>(to), static_cast<const unsigned char*>(from), bytes);
   }
+  std::function<Bytes()> start_copy_out(const std::vector<Piece>& pieces) override {
+    size_t bytes = 0;
+    for (const Piece& piece : pieces) bytes += piece.bytes;
+    const auto landing = std::make_shared<Landing>(take_landing(bytes));
+    size_t at = 0;
+    for (const Piece& piece : pieces) {
+      check_cuda(
+          cudaMemcpyAsync(landing->data.get() + at, piece.data, piece.bytes, cudaMemcpyDeviceToHost, stream_.get()),
+          "copying from the GPU");
+      at += piece.bytes;
+    }
+    check_cuda(cudaEventRecord(landing->arrived.get(), stream_.get()), "copying from the GPU");
+    return [this, landing, bytes] {
+      check_cuda(cudaEventSynchronize(landing->arrived.get()), "copying from the GPU");
+      Bytes out(landing->data.get(), landing->data.get() + bytes);
+      std::lock_guard lock(copying_);
+      landings_.push_back(std::move(*landing));
+      return out;
+    };
+  }
   void copy_within(void* to, const void* from, size_t bytes) override {
     if (bytes)
       check_cuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_.get()), "copying on the GPU");
@@ -176,8 +203,30 @@ class CudaAllocator final : public Allocator {
     }
   }
 
+  Landing take_landing(size_t bytes) {
+    {
+      std::lock_guard lock(copying_);
+      for (size_t i = landings_.size(); i-- > 0;)
+        if (landings_[i].bytes >= bytes) {
+          Landing found = std::move(landings_[i]);
+          landings_.erase(landings_.begin() + static_cast<int64_t>(i));
+          return found;
+        }
+    }
+    Landing fresh;
+    void* data = nullptr;
+    cudaEvent_t event = nullptr;
+    fresh.bytes = std::max<size_t>(bytes, 512);
+    check_cuda(cudaMallocHost(&data, fresh.bytes), "pinned memory");
+    fresh.data.reset(static_cast<unsigned char*>(data));
+    check_cuda(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "an event");
+    fresh.arrived.reset(event);
+    return fresh;
+  }
+
   Stream stream_;
   std::mutex copying_;
+  std::vector<Landing> landings_;
   Staging staging_;
 };
 

@@ -3,7 +3,9 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <cstring>
 #include <memory>
+#include <utility>
 
 namespace lightcone {
 
@@ -61,11 +63,44 @@ Tensor Context::of(Shape shape, DType dtype, std::span<const double> values) {
   return t;
 }
 
+Context& Context::host() {
+  if (device_ == Device::cpu) return *this;
+  if (!host_) host_ = std::make_unique<Context>(threads_);
+  return *host_;
+}
+
 Tensor Context::offsets(std::span<const int32_t> numbers) {
   Tensor t = empty({static_cast<int64_t>(numbers.size())}, DType::i32);
   allocator_->copy_in(t.raw(), numbers.data(), numbers.size_bytes());
   if (device_ != Device::cpu) t.keep_offsets(numbers);
   return t;
+}
+
+Context::Numbers Context::read(const std::vector<Tensor>& scalars) {
+  Numbers out;
+  std::vector<Allocator::Piece> pieces;
+  for (const Tensor& t : scalars) {
+    if (t.numel() != 1) fail("context", "a number was to be read from a tensor of shape {}", t.shape());
+    if (t.device() != device_) fail("context", "a number on {} was to be read on {}", t.device(), device_);
+    out.dtypes_.push_back(t.dtype());
+    pieces.push_back({t.raw(), static_cast<size_t>(t.bytes())});
+  }
+  out.arrive_ = allocator_->start_copy_out(pieces);
+  return out;
+}
+
+const std::vector<double>& Context::Numbers::values() {
+  if (!arrive_) return values_;
+  const Allocator::Bytes bytes = std::exchange(arrive_, nullptr)();
+  const unsigned char* at = bytes.data();
+  for (DType dtype : dtypes_)
+    dispatch_all(dtype, [&](auto type) {
+      typename decltype(type)::type value;
+      std::memcpy(&value, at, sizeof value);
+      values_.push_back(static_cast<double>(value));
+      at += sizeof value;
+    });
+  return values_;
 }
 
 Tensor Context::copy(const Tensor& x) {

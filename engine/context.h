@@ -8,6 +8,10 @@
 
 namespace lightcone {
 
+namespace cuda {
+class Products;
+}
+
 /// Everything a kernel needs besides its operands: device, memory, threads, random streams, profiler. The first
 /// argument of every kernel; nothing is global. One Context serves one thread of control; a second one (a data
 /// loader's) has its own. On a GPU it has one stream, on which all its kernels and copies follow each other; nothing
@@ -42,6 +46,24 @@ class Context {
   Tensor offsets(std::span<const int32_t> numbers);
   /// A copy in this Context's memory, from whichever device. To the CPU it waits for all work before it.
   Tensor copy(const Tensor& x);
+  /// x itself where it is in this kind of memory, else a copy here.
+  Tensor here(const Tensor& x) { return x.device() == device_ ? x : copy(x); }
+  /// The only element of each of these tensors here. A GPU's are on their way until values() is called, which waits for
+  /// them, and not for what was asked of the GPU since.
+  class Numbers {
+   public:
+    const std::vector<double>& values();
+
+   private:
+    friend class Context;
+    std::vector<DType> dtypes_;
+    std::function<Allocator::Bytes()> arrive_;
+    std::vector<double> values_;
+  };
+  Numbers read(const std::vector<Tensor>& scalars);
+  /// For what is done on the CPU on the way to the GPU and back: this Context itself, or one on the CPU with as many
+  /// threads, which this one keeps.
+  Context& host();
 
   /// Scratch of n elements for the inside of a kernel; comes from the caching allocator and goes back at the end of the
   /// scope.
@@ -65,6 +87,8 @@ class Context {
   }
 
   Allocator& allocator() { return *allocator_; }
+  /// On a GPU: what multiply() of cublaslt.h keeps; made when first asked for.
+  cuda::Products& products();
   Profiler& profiler() { return profiler_; }
   Rng& rng() { return rng_; }
 
@@ -73,10 +97,12 @@ class Context {
 
   Device device_;
   std::shared_ptr<Allocator> allocator_;
+  std::shared_ptr<cuda::Products> products_;
   Profiler profiler_;
   Rng rng_;
   int threads_;
   bool tf32_ = false;
+  std::unique_ptr<Context> host_;
 };
 
 }  // namespace lightcone

@@ -48,7 +48,9 @@ struct Numbers {
   /// Uniform in [0, 1) with 32 random bits; element i uses word i % 4 of counter i / 4.
   LIGHTCONE_HOST_DEVICE double uniform(int64_t i) const {
     if (recorded) return recorded[i];
-    return philox(key, position, static_cast<uint64_t>(i) >> 2)[i & 3] * 0x1p-32;
+    const auto w = philox(key, position, static_cast<uint64_t>(i) >> 2);
+    const uint32_t even = i & 2 ? w[2] : w[0], odd = i & 2 ? w[3] : w[1];  // no index: registers of a GPU have none
+    return (i & 1 ? odd : even) * 0x1p-32;
   }
   /// Uniform in [0, 1) with 53 random bits.
   LIGHTCONE_HOST_DEVICE double uniform53(int64_t i) const {
@@ -60,8 +62,14 @@ struct Numbers {
   LIGHTCONE_HOST_DEVICE double normal(int64_t i) const {
     if (recorded) return recorded[i];
     const auto w = philox(key, position, static_cast<uint64_t>(i) >> 1);
-    const double r = std::sqrt(-2 * std::log(bits53(w[0], w[1], 0.5))), angle = 2 * M_PI * bits53(w[2], w[3]);
+    const double r = std::sqrt(-2 * std::log(bits53(w[0], w[1], 0.5))), turns = bits53(w[2], w[3]);
+#ifdef __CUDA_ARCH__
+    return (i & 1) ? r * sinpi(2 * turns)
+                   : r * cospi(2 * turns);  // sin() has an array, in local memory, for large angles
+#else
+    const double angle = 2 * M_PI * turns;
     return (i & 1) ? r * std::sin(angle) : r * std::cos(angle);
+#endif
   }
 
  private:

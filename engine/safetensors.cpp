@@ -216,7 +216,7 @@ Tensor Safetensors::load(Context& ctx, std::string_view name) const {
       fail(path(), "byte {}: '{}' holds {} where a bool, 0 or 1, is expected",
            data_ + info.begin + (bad - bytes.begin()), name, *bad);
   }
-  Tensor out = ctx.empty(shape, *info.dtype);
+  Tensor out = ctx.host().empty(shape, *info.dtype);
   std::copy(bytes.begin(), bytes.end(), static_cast<unsigned char*>(out.raw()));
   return out;
 }

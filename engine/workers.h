@@ -18,12 +18,13 @@ namespace lightcone {
 ///                        [&](int64_t part, Result result) { … });   // in order of the parts, one at a time
 ///
 /// What the parts compute, and the order in which results are taken, do not depend on the number of threads. A single
-/// part runs on the main Context with all its threads.
+/// part runs on the main Context with all its threads; where that is on a GPU all do, one after the other.
 class Workers {
  public:
   /// As many as the main Context has threads; it must live longer.
   explicit Workers(Context& main) : main_(main) {
-    for (int i = 0; i < main.threads(); ++i) contexts_.push_back(std::make_unique<Context>(1, main.rng().seed()));
+    for (int i = 0; main.device() == Device::cpu && i < main.threads(); ++i)
+      contexts_.push_back(std::make_unique<Context>(1, main.rng().seed()));
   }
 
   Context& main() { return main_; }
@@ -32,7 +33,10 @@ class Workers {
   template <class Work, class Take>
   void run(int64_t parts, Work&& work, Take&& take) {
     if (parts <= 0) return;
-    if (parts == 1) return take(int64_t{0}, work(main_, int64_t{0}));
+    if (parts == 1 || contexts_.empty()) {
+      for (int64_t part = 0; part < parts; ++part) take(part, work(main_, part));
+      return;
+    }
     std::mutex mutex;
     std::condition_variable changed;
     int64_t next = 0;  // the part whose result is taken next

@@ -7,48 +7,40 @@
 
 namespace lightcone {
 
-namespace {
-
-/// Observations of the parts, taken in order, and what they make together.
-class Observed {
- public:
-  void take(const std::vector<Observation>& part) {
-    for (const Observation& o : part) {
-      auto [it, fresh] = so_far_.try_emplace(o.name, o);
-      Observation& all = it->second;
-      const bool mean = o.kind == Observation::mean;
-      if (fresh)
-        all.value *= mean ? o.weight : 1;
-      else if (o.kind == Observation::max)
-        all.value = std::max(all.value, o.value);
-      else
-        all.value += o.value * (mean ? o.weight : 1);
-      if (!fresh) all.weight += o.weight;
+BatchResult PendingBatch::get() {
+  struct Sum {
+    Observation::Kind kind;
+    double value, weight;
+  };
+  BatchResult result;
+  std::map<std::string, Sum> sums;
+  for (Part& part : parts_) {
+    const std::vector<double>& numbers = part.numbers.values();
+    result.loss += numbers[0];
+    for (size_t i = 0; i < part.observed.size(); ++i) {
+      const Observation& o = part.observed[i];
+      const double value = numbers[i + 1] * (o.kind == Observation::mean ? o.weight : 1);
+      const auto [it, fresh] = sums.try_emplace(o.name, o.kind, value, o.weight);
+      Sum& sum = it->second;
+      if (fresh) continue;
+      sum.value = o.kind == Observation::max ? std::max(sum.value, value) : sum.value + value;
+      sum.weight += o.weight;
     }
   }
-  std::map<std::string, double> result() const {
-    std::map<std::string, double> out;
-    for (const auto& [name, o] : so_far_) out[name] = o.kind == Observation::mean ? o.value / o.weight : o.value;
-    return out;
-  }
+  for (const auto& [name, sum] : sums)
+    result.observed[name] = sum.kind == Observation::mean ? sum.value / sum.weight : sum.value;
+  return result;
+}
 
- private:
-  std::map<std::string, Observation> so_far_;
-};
-
-}  // namespace
-
-BatchResult batch_gradient(Workers& workers, int64_t parts, const std::function<Var(Tape&, int64_t)>& loss) {
+PendingBatch batch_gradient(Workers& workers, int64_t parts, const std::function<Var(Tape&, int64_t)>& loss) {
   Context& main = workers.main();
   PreparedWeights prepared(main);
   const Draw seeds = main.rng().draw("parts", parts);
   struct Share {
-    double loss;
+    PendingBatch::Part part;
     GradientSet gradients;
-    std::vector<Observation> observed;
   };
-  BatchResult result;
-  Observed observed;
+  PendingBatch result;
   workers.run(
       parts,
       [&](Context& ctx, int64_t part) {
@@ -61,17 +53,16 @@ BatchResult batch_gradient(Workers& workers, int64_t parts, const std::function<
         tape.share(prepared);
         tape.collect(share.gradients);
         const Var value = loss(tape, part);
-        share.loss = value.value().item();
-        share.observed = tape.observations();
+        std::vector<Tensor> numbers = {value.value()};
+        for (const Observation& o : tape.observations()) numbers.push_back(o.value);
+        share.part = {tape.observations(), ctx.read(numbers)};
         tape.backward(value);
         return share;
       },
       [&](int64_t, Share share) {
-        result.loss += share.loss;
-        observed.take(share.observed);
+        result.parts_.push_back(std::move(share.part));
         share.gradients.add_to_parameters(main);
       });
-  result.observed = observed.result();
   return result;
 }
 

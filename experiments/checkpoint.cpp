@@ -10,7 +10,7 @@ namespace {
 
 using Entries = std::vector<std::pair<std::string, Tensor>>;
 
-Tensor number(Context& ctx, double value) { return ctx.of({}, DType::f64, {&value, 1}); }
+Tensor number(Context& ctx, double value) { return ctx.host().of({}, DType::f64, {&value, 1}); }
 
 // Numbers are stored as f64 tensors of rank 0: exact, infinite ones included.
 void put(Context& ctx, Entries& out, const std::string& prefix, const State& state) {

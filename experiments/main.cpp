@@ -119,6 +119,9 @@ int dispatch(int argc, char** argv) {
   bench_app->add_option("--batch", bench.batch, "jets per training step")->check(at_least_one);
   bench_app->add_option("--runs", bench.runs, "timed steps")->check(at_least_one);
   bench_app->add_option("--json", bench.json, "append the result to this file as a line of JSON");
+  bench_app->add_flag(
+      "--counters", bench.counters,
+      "lightcone_gpusim alone: no times, but what the kernels of a training step do on a simulated GPU");
   add_threads(*bench_app, bench.threads);
 
   // The parser says only that a subcommand is missing.

@@ -65,8 +65,8 @@ Tensor integers(Context& ctx, const std::string& name, const Tensor& t, DType dt
   for (double v : finite_values(ctx, name, t))
     if (v < 0 || v > last || v != std::floor(v))
       fail("verify", "'{}' holds {}, expected integers from 0 to {}", name, v, last);
-  Tensor out = ctx.empty(t.shape(), dtype);
-  kernels::cast(ctx, t, out);
+  Tensor out = ctx.host().empty(t.shape(), dtype);
+  kernels::cast(ctx.host(), t, out);
   return out;
 }
 
@@ -77,8 +77,9 @@ void require_rank(const std::string& name, const Tensor& t, int rank) {
 }  // namespace
 
 std::vector<double> values(Context& ctx, const Tensor& t) {
-  Tensor wide = ctx.empty(t.shape(), DType::f64);
-  kernels::cast(ctx, t, wide);
+  Context& host = ctx.host();
+  Tensor wide = host.empty(t.shape(), DType::f64);
+  kernels::cast(host, host.here(t), wide);
   return {wide.data<double>(), wide.data<double>() + wide.numel()};
 }
 
@@ -134,7 +135,7 @@ JetSet jets_of(Context& ctx, const Safetensors& file, int64_t classes) {
     require_rank("in/scalars", jets.scalars, 2);
     finite_values(ctx, "in/scalars", jets.scalars);
   } else {
-    jets.scalars = ctx.zeros({jets.fourmomenta.dim(0), 0}, DType::f64);
+    jets.scalars = ctx.host().zeros({jets.fourmomenta.dim(0), 0}, DType::f64);
   }
   const Tensor ptr = file.load(ctx, "in/ptr");
   if (ptr.dtype() != DType::i32 && ptr.dtype() != DType::i64)

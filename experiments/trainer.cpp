@@ -44,27 +44,39 @@ std::vector<ParameterGroup> default_groups(const Module& model, const TrainingCo
   return groups;
 }
 
-GradientNorms update(Context& ctx, Module& model, Optimizer& optimizer, Ema* ema, const TrainingConfig& t,
-                     int64_t step) {
+PendingNorms update(Context& ctx, Module& model, Optimizer& optimizer, Ema* ema, const TrainingConfig& t,
+                    int64_t step) {
   const auto all = model.parameters(), net = with_prefix(all, "net."), frames = with_prefix(all, "framesnet.");
-  GradientNorms norms;
-  norms.net = gradient_norm(ctx, net);
-  norms.framesnet = gradient_norm(ctx, frames);
-  if (!std::isfinite(norms.net) || !std::isfinite(norms.framesnet))
-    fail("training",
-         "the gradient of step {} is not finite (norm of net {}, of framesnet {}); try a smaller learning rate, "
-         "gradient clipping or use_float64=true",
-         step, norms.net, norms.framesnet);
+  PendingNorms out;
+  out.step_ = step;
+  std::vector<Tensor> norms = {gradient_norm(ctx, net), gradient_norm(ctx, frames)};
+  const bool wait = ctx.device() == Device::cpu || t.max_grad_norm;
+  if (wait && !t.clip_grad_norm) out.numbers_ = ctx.read(norms), out.get();
   if (t.clip_grad_value) clip_gradient_value(ctx, all, *t.clip_grad_value);
-  norms.total = t.clip_grad_norm ? clip_gradient_norm(ctx, all, *t.clip_grad_norm) : norms.net + norms.framesnet;
+  if (t.clip_grad_norm) norms.push_back(clip_gradient_norm(ctx, all, *t.clip_grad_norm));
   if (t.clip_grad_norm_framesnet) clip_gradient_norm(ctx, frames, *t.clip_grad_norm_framesnet);
-  norms.skipped = t.max_grad_norm && step > first_skippable_step && norms.total > *t.max_grad_norm;
-  if (!norms.skipped) {
+  if (!out.read_) out.numbers_ = ctx.read(norms);
+  if (wait) out.norms_.skipped = t.max_grad_norm && step > first_skippable_step && out.get().total > *t.max_grad_norm;
+  if (!out.norms_.skipped) {
     optimizer.step();
     if (ema) ema->update();
   }
   model.zero_grad();
-  return norms;
+  return out;
+}
+
+GradientNorms PendingNorms::get() {
+  if (read_) return norms_;
+  const std::vector<double>& numbers = numbers_.values();
+  norms_.net = numbers[0], norms_.framesnet = numbers[1];
+  if (!std::isfinite(norms_.net) || !std::isfinite(norms_.framesnet))
+    fail("training",
+         "the gradient of step {} is not finite (norm of net {}, of framesnet {}); try a smaller learning rate, "
+         "gradient clipping or use_float64=true",
+         step_, norms_.net, norms_.framesnet);
+  norms_.total = numbers.size() > 2 ? numbers[2] : norms_.net + norms_.framesnet;
+  read_ = true;
+  return norms_;
 }
 
 Optimizer make_optimizer(Context& ctx, const Module& model, const TrainingConfig& t) {
@@ -91,15 +103,18 @@ std::unique_ptr<Scheduler> make_scheduler(const ExperimentConfig& config, int64_
                         optimizer);
 }
 
-void TrainingHistory::add(int64_t steps_done, double step_loss, double learning_rate, const GradientNorms& norms,
-                          const std::map<std::string, double>& observations) {
+void TrainingHistory::begin(int64_t steps_done, double learning_rate) {
   step.push_back(static_cast<double>(steps_done));
-  loss.push_back(step_loss);
   lr.push_back(learning_rate);
-  grad_norm.push_back(norms.total);
-  grad_norm_net.push_back(norms.net);
-  grad_norm_framesnet.push_back(norms.framesnet);
-  for (const auto& [name, value] : observations) observed[name].push_back(value);
+  for (auto* series : {&loss, &grad_norm, &grad_norm_net, &grad_norm_framesnet}) series->push_back(std::nan(""));
+}
+
+void TrainingHistory::complete(size_t i, const BatchResult& batch, const GradientNorms& norms) {
+  loss[i] = batch.loss;
+  grad_norm[i] = norms.total;
+  grad_norm_net[i] = norms.net;
+  grad_norm_framesnet[i] = norms.framesnet;
+  for (const auto& [name, value] : batch.observed) observed[name].push_back(value);
   skipped += norms.skipped;
 }
 
@@ -129,6 +144,7 @@ bool Trainer::validation_due() const {
 
 void Trainer::validate() {
   const auto begin = Clock::now();
+  finish_step();
   TrainingHistory& h = history_;
   auto loss_now = [&] {
     if (!ema_) return task_.validation_loss();
@@ -150,27 +166,45 @@ std::string Trainer::kept() const {
   return saved_step_ < 0 ? "no network was saved yet" : fmt::format("the network of step {} is kept", saved_step_);
 }
 
-Trainer::Step Trainer::take_step(int64_t step) {
-  Step s;
-  s.lr = optimizer_.lr(0);
+int64_t Trainer::take_step() {
+  TrainingHistory& h = history_;
+  const double lr = optimizer_.lr(0);
+  const auto step = static_cast<int64_t>(h.step.size());
   const Trainable::Batch batch = task_.next_batch();
-  s.items = batch.items;
-  BatchResult result =
-      batch_gradient(workers_, batch.parts, [&](Tape& tape, int64_t part) { return task_.loss(tape, part); });
-  s.loss = result.loss;
-  s.observed = std::move(result.observed);
-  if (!std::isfinite(s.loss))
-    fail("training",
-         "the loss of step {} is {}; {}. Try a smaller learning rate, gradient clipping or use_float64=true",
-         first_step_ + step, s.loss, kept());
+  Step s{
+      .index = h.step.size(),
+      .number = first_step_ + step,
+      .batch = batch_gradient(workers_, batch.parts, [&](Tape& tape, int64_t part) { return task_.loss(tape, part); }),
+      .norms = {}};
+  const bool wait = ctx_.device() == Device::cpu;
+  if (wait) require_finite(s);
   s.norms = update(ctx_, task_.model(), optimizer_, ema(), training_, step);
-  if (!s.norms.skipped) scheduler_->after_update();
+  if (!s.norms.skipped()) scheduler_->after_update();
   steps_done_ = first_step_ + step + 1;
   if (const int64_t calls = workers_.memory().system_calls; calls != system_calls_) {
     system_calls_ = calls;
     last_growth_ = steps_done_;
   }
-  return s;
+  finish_step();
+  h.begin(steps_done_, lr);
+  h.items += batch.items;
+  pending_ = std::move(s);
+  if (wait) finish_step();
+  return batch.items;
+}
+
+void Trainer::require_finite(Step& step) const {
+  if (const double loss = step.batch.get().loss; !std::isfinite(loss))
+    fail("training",
+         "the loss of step {} is {}; {}. Try a smaller learning rate, gradient clipping or use_float64=true",
+         step.number, loss, kept());
+}
+
+void Trainer::finish_step() {
+  if (!pending_) return;
+  Step step = std::move(*std::exchange(pending_, {}));
+  require_finite(step);
+  history_.complete(step.index, step.batch.get(), step.norms.get());
 }
 
 bool Trainer::goes_on(double validation_loss) {
@@ -180,9 +214,7 @@ bool Trainer::goes_on(double validation_loss) {
     if (training_.es_load_best_model) {
       best_.clear();
       for (auto& [name, t] : task_.model().state_dict(ctx_)) {
-        Tensor copy = ctx_.empty(t.shape(), t.dtype());
-        kernels::cast(ctx_, t, copy);
-        best_.emplace(name, std::move(copy));
+        best_.emplace(name, ctx_.host().copy(t));
       }
     }
     return true;
@@ -199,15 +231,13 @@ void Trainer::run(MetricsFile& metrics) {
     int64_t items = 0;
     if (!validation_due()) {
       const auto begin = Clock::now();
-      const Step s = take_step(steps());
-      items = s.items;
-      h.items += items;
-      h.add(steps_done_, s.loss, s.lr, s.norms, s.observed);
+      const int64_t skipped = h.skipped;
+      items = take_step();
       h.training_seconds += seconds_since(begin);
-      if (s.norms.skipped) {
+      if (h.skipped != skipped) {
         progress.clear();
-        log_->warn("Skipping step {}: gradient norm {:.4g} exceeds max_grad_norm {:.4g}", steps_done_, s.norms.total,
-                   *training_.max_grad_norm);
+        log_->warn("Skipping step {}: gradient norm {:.4g} exceeds max_grad_norm {:.4g}", steps_done_,
+                   h.grad_norm.back(), *training_.max_grad_norm);
       }
     }
     if (validation_due()) {
@@ -222,8 +252,10 @@ void Trainer::run(MetricsFile& metrics) {
       h.stopped_early = !goes_on(h.validation_loss.back());
     }
     scheduler_->after_iteration(steps() - 1);
-    guarded([&] { metrics.rows(h); });
-    progress.update(steps(), h.loss.back(), h.lr.back(), items);
+    const size_t pending = pending_.has_value();
+    guarded([&] { metrics.rows(h, pending); });
+    if (steps() > static_cast<int64_t>(pending))
+      progress.update(steps(), h.loss[h.loss.size() - 1 - pending], h.lr.back(), items);
     const auto& minutes = training_.checkpoint_every_n_minutes;
     if (Interrupts::pending() || (minutes && seconds_since(last_save) >= 60 * *minutes)) {
       save_state();

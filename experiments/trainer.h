@@ -5,7 +5,7 @@
 #include <optional>
 
 #include "autograd/module.h"
-#include "engine/workers.h"
+#include "experiments/batch_gradient.h"
 #include "experiments/checkpoint.h"
 #include "experiments/config.h"
 #include "experiments/run_folder.h"
@@ -50,11 +50,29 @@ struct GradientNorms {
   bool skipped = false;  ///< the step was left out because of max_grad_norm
 };
 
+/// The same while a GPU is at it.
+class PendingNorms {
+ public:
+  /// Waits for them, and not for what was asked of the GPU since. Throws Error naming the step if a gradient is NaN or
+  /// infinite.
+  GradientNorms get();
+  /// Known at once.
+  bool skipped() const { return norms_.skipped; }
+
+ private:
+  friend PendingNorms update(Context&, Module&, Optimizer&, Ema*, const TrainingConfig&, int64_t);
+  GradientNorms norms_;
+  int64_t step_ = 0;
+  bool read_ = false;
+  Context::Numbers numbers_;  ///< net, framesnet and, with clip_grad_norm, total
+};
+
 /// From gradients to updated parameters, in the order of the references: norms, clip by value, clip by norm, clip the
 /// frames network again, skip if too long (after step 1000), optimiser, averages. Does not touch the schedule. Throws
-/// Error naming the step if a gradient is NaN or infinite; parameters are as before then.
-GradientNorms update(Context& ctx, Module& model, Optimizer& optimizer, Ema* ema, const TrainingConfig& training,
-                     int64_t step);
+/// Error naming the step if a gradient is NaN or infinite; parameters are as before then. On a GPU that is found out
+/// when the norms are read, and the parameters have moved, unless max_grad_norm has the step wait for its norms.
+PendingNorms update(Context& ctx, Module& model, Optimizer& optimizer, Ema* ema, const TrainingConfig& training,
+                    int64_t step);
 
 /// What training leaves behind, one entry per step (losses, rates, norms) or per validation.
 struct TrainingHistory {
@@ -64,8 +82,10 @@ struct TrainingHistory {
   int64_t skipped = 0, items = 0;
   double training_seconds = 0, validation_seconds = 0, items_per_second = 0;
   bool stopped_early = false;
-  void add(int64_t steps_done, double loss, double lr, const GradientNorms& norms,
-           const std::map<std::string, double>& observations);
+  /// A step whose numbers are still to come: NaN until then.
+  void begin(int64_t steps_done, double lr);
+  /// Those of step i.
+  void complete(size_t i, const BatchResult& batch, const GradientNorms& norms);
 };
 
 class MetricsFile;
@@ -97,13 +117,19 @@ class Trainer {
   void save_state();
 
  private:
+  /// A step that a GPU may still be at: its numbers are read when the next one has been asked for, so that the GPU never
+  /// waits for the CPU.
   struct Step {
-    double loss = 0, lr = 0;
-    GradientNorms norms;
-    std::map<std::string, double> observed;
-    int64_t items = 0;
+    size_t index;  ///< in the history
+    int64_t number;
+    PendingBatch batch;
+    PendingNorms norms;
   };
-  Step take_step(int64_t step);
+  /// Returns the number of items.
+  int64_t take_step();
+  /// Reads the numbers of the step that is pending; throws Error if they are not finite.
+  void finish_step();
+  void require_finite(Step& step) const;
   void run(MetricsFile& metrics);
   bool validation_due() const;
   void validate();
@@ -136,6 +162,7 @@ class Trainer {
   double earlier_seconds_ = 0;
   int64_t system_calls_ = 0, last_growth_ = 0;  // of the allocators, and the step that needed memory last
   TrainingHistory history_;
+  std::optional<Step> pending_;
   double best_loss_ = std::numeric_limits<double>::infinity();
   int64_t bad_validations_ = 0;
   std::map<std::string, Tensor> best_;

@@ -28,9 +28,10 @@ auto series(History& h) {
 
 bool Trainer::finite() const {
   const auto parameters = task_.model().parameters();
-  return std::all_of(parameters.begin(), parameters.end(), [](const auto& p) {
-    return dispatch_compute("training", p.item->value.dtype(), [&](auto type) {
-      const auto values = p.item->value.template span<typename decltype(type)::type>();
+  return std::all_of(parameters.begin(), parameters.end(), [this](const auto& p) {
+    const Tensor value = ctx_.host().here(p.item->value);
+    return dispatch_compute("training", value.dtype(), [&](auto type) {
+      const auto values = value.template span<typename decltype(type)::type>();
       return std::all_of(values.begin(), values.end(), [](double v) { return std::isfinite(v); });
     });
   });
@@ -144,6 +145,7 @@ void Trainer::guarded(const std::function<void()>& write) const {
 }
 
 void Trainer::save_state() {
+  finish_step();
   // A network that is not finite is of no use; the next step will say so.
   if (!folder_.saves() || !finite()) return;
   guarded([&] { lightcone::save_state(ctx_, folder_.state_path(folder_.index()), state()); });

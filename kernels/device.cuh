@@ -90,6 +90,24 @@ struct Place {
   int64_t cols_, row_step_, col_step_;
 };
 
+/// `combine` over the values of `size` threads, a warp or all of a block, for each of them. It must be commutative: they
+/// meet in pairs 16, 8, … apart, then warps in order.
+template <int size, class S, class Combine>
+__device__ S combined(S value, Combine combine) {
+#pragma unroll
+  for (int apart = 16; apart > 0; apart /= 2) value = combine(value, __shfl_xor_sync(~0u, value, apart));
+  if constexpr (size > 32) {
+    __shared__ S of_warp[size / 32];
+    __syncthreads();  // what an earlier call left there has been read
+    if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = value;
+    __syncthreads();
+    value = of_warp[0];
+#pragma unroll
+    for (int warp = 1; warp < size / 32; ++warp) value = combine(value, of_warp[warp]);
+  }
+  return value;
+}
+
 /// A row that `size` threads own, one warp or all of a block, V neighbouring elements a thread and step. What is summed in
 /// which order depends on size and V, and these on the row's length alone.
 template <int size_, int V_>
@@ -124,8 +142,8 @@ struct Row {
     for (int64_t c = threadIdx.x % size * V; c < cols; c += size * V) f(c, load(in + c)...);
   }
 
-  /// `combine` of f(element of each row) over the row, `none` where there is nothing; every owner gets it. It must be
-  /// commutative: owners meet in pairs 16, 8, … apart, then warps in order.
+  /// `combine` of f(element of each row) over the row, `none` where there is nothing; every owner gets it. See
+  /// combined().
   template <class S, class Combine, class F, class... In>
   __device__ S reduce(int64_t cols, S none, Combine combine, F f, const In*... in) const {
     S value = none;
@@ -134,18 +152,7 @@ struct Row {
       for (int k = 0; k < V; ++k) value = combine(value, f(S(packs.at[k])...));
     };
     each(cols, add, in...);
-#pragma unroll
-    for (int apart = 16; apart > 0; apart /= 2) value = combine(value, __shfl_xor_sync(~0u, value, apart));
-    if constexpr (size > 32) {
-      __shared__ S of_warp[size / 32];
-      __syncthreads();  // what an earlier call left there has been read
-      if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = value;
-      __syncthreads();
-      value = of_warp[0];
-#pragma unroll
-      for (int warp = 1; warp < size / 32; ++warp) value = combine(value, of_warp[warp]);
-    }
-    return value;
+    return combined<size>(value, combine);
   }
   template <class S, class F, class... In>
   __device__ S sum(int64_t cols, F f, const In*... in) const {

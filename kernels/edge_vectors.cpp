@@ -44,24 +44,26 @@ struct Sizes {
 
 // `mlp` is the perceptron, or all of its gradients.
 Sizes check_mlp(const Context& ctx, const char* where, const Tensor& p, const Tensor& ptr, const EdgeMlp& mlp) {
-  check(where, "p", p).rank(2).columns(4).momentum();
+  check(ctx, where, "p", p).rank(2).columns(4).momentum();
   const int64_t T = p.dim(0), jets = check_ptr(ctx, where, "ptr", ptr, T);
-  check(where, "receiver", mlp.receiver).rank(2).momentum();
+  check(ctx, where, "receiver", mlp.receiver).rank(2).momentum();
   const DType dtype = mlp.receiver.dtype();
   const int64_t H = mlp.receiver.dim(1);
-  check(where, "receiver", mlp.receiver).shape({T, H});
-  check(where, "sender", mlp.sender).like(mlp.receiver);
-  if (mlp.edge.defined()) check(where, "edge", mlp.edge).shape({H}).dtype(dtype);
+  check(ctx, where, "receiver", mlp.receiver).shape({T, H});
+  check(ctx, where, "sender", mlp.sender).like(mlp.receiver);
+  if (mlp.edge.defined()) check(ctx, where, "edge", mlp.edge).shape({H}).dtype(dtype);
   if (mlp.weights.empty() || mlp.weights.size() != mlp.biases.size())
     fail(where, "{} weights and {} biases behind the first layer, expected as many of both and at least one",
          mlp.weights.size(), mlp.biases.size());
-  check(where, "the last of weights", mlp.weights.back()).rank(2);
+  check(ctx, where, "the last of weights", mlp.weights.back()).rank(2);
   const int64_t n = mlp.weights.back().dim(0);
   if (H == 0 || n == 0) fail(where, "{} hidden channels and {} vectors, expected at least one of each", H, n);
   for (size_t l = 0; l < mlp.weights.size(); ++l) {
     const int64_t rows = l + 1 < mlp.weights.size() ? H : n;
-    check(where, fmt::format("weights[{}] behind the first layer", l), mlp.weights[l]).shape({rows, H}).dtype(dtype);
-    check(where, fmt::format("biases[{}] behind the first layer", l), mlp.biases[l]).shape({rows}).dtype(dtype);
+    check(ctx, where, fmt::format("weights[{}] behind the first layer", l), mlp.weights[l])
+        .shape({rows, H})
+        .dtype(dtype);
+    check(ctx, where, fmt::format("biases[{}] behind the first layer", l), mlp.biases[l]).shape({rows}).dtype(dtype);
   }
   return {T, jets, H, n};
 }
@@ -100,6 +102,15 @@ double flops_of(const EdgeMlp& mlp, double pairs) {
 
 }  // namespace
 
+namespace cuda {  // edge_vectors.cu
+void edge_vectors(Context& ctx, const Tensor& p, const Tensor& ptr, const EdgeMlp& mlp,
+                  const EdgeVectorsOptions& options, const Draw& dropout, Tensor& vectors, Tensor& lse, Tensor& norm);
+void edge_vectors_backward(Context& ctx, const Tensor& dvectors, const Tensor& p, const Tensor& ptr, const EdgeMlp& mlp,
+                           const EdgeVectorsOptions& options, const Draw& dropout, const Tensor& vectors,
+                           const Tensor& lse, const Tensor& norm, EdgeMlp& gradients, Tensor* dp);
+EdgeStatistics edge_statistics(Context& ctx, const Tensor& p, const Tensor& ptr, double pairs);
+}  // namespace cuda
+
 int64_t count_pairs(const Tensor& ptr) { return pairs_before(ptr).back(); }
 
 void edge_vectors(Context& ctx, const Tensor& p, const Tensor& ptr, const EdgeMlp& mlp, const EdgeVectorsOptions& o,
@@ -107,12 +118,14 @@ void edge_vectors(Context& ctx, const Tensor& p, const Tensor& ptr, const EdgeMl
   const char* where = "edge_vectors";
   const Sizes sizes = check_mlp(ctx, where, p, ptr, mlp);
   check_options(where, o, mlp);
-  check(where, "vectors", vectors).shape({sizes.T, sizes.n, 4}).dtype(p.dtype());
-  check(where, "lse", lse).shape({sizes.T, sizes.n}).dtype(mlp.receiver.dtype());
-  check(where, "norm", norm).shape({sizes.T}).dtype(DType::f64);
+  check(ctx, where, "vectors", vectors).shape({sizes.T, sizes.n, 4}).dtype(p.dtype());
+  check(ctx, where, "lse", lse).shape({sizes.T, sizes.n}).dtype(mlp.receiver.dtype());
+  check(ctx, where, "norm", norm).shape({sizes.T}).dtype(DType::f64);
   auto pairs = pairs_before(ptr);
   const auto scope = ctx.profiler().scope(where, p.bytes() + 2. * mlp.receiver.bytes() + vectors.bytes(),
                                           flops_of(mlp, static_cast<double>(pairs.back())));
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::edge_vectors(ctx, p, ptr, mlp, o, dropout, vectors, lse, norm);
   const InDouble momenta(ctx, p);
   FromDouble y(ctx, &vectors);
   dispatch_momentum(where, mlp.receiver.dtype(), [&](auto type) {
@@ -129,19 +142,22 @@ void edge_vectors_backward(Context& ctx, const Tensor& dvectors, const Tensor& p
   const char* where = "edge_vectors_backward";
   const Sizes sizes = check_mlp(ctx, where, p, ptr, mlp);
   check_options(where, o, mlp);
-  check(where, "vectors", vectors).shape({sizes.T, sizes.n, 4}).dtype(p.dtype());
-  check(where, "dvectors", dvectors).like(vectors);
-  check(where, "lse", lse).shape({sizes.T, sizes.n}).dtype(mlp.receiver.dtype());
-  check(where, "norm", norm).shape({sizes.T}).dtype(DType::f64);
+  check(ctx, where, "vectors", vectors).shape({sizes.T, sizes.n, 4}).dtype(p.dtype());
+  check(ctx, where, "dvectors", dvectors).like(vectors);
+  check(ctx, where, "lse", lse).shape({sizes.T, sizes.n}).dtype(mlp.receiver.dtype());
+  check(ctx, where, "norm", norm).shape({sizes.T}).dtype(DType::f64);
   const Sizes of_gradients = check_mlp(ctx, where, p, ptr, gradients);
-  check(where, "the gradient of receiver", gradients.receiver).like(mlp.receiver);
+  check(ctx, where, "the gradient of receiver", gradients.receiver).like(mlp.receiver);
   if (of_gradients.n != sizes.n || gradients.weights.size() != mlp.weights.size() ||
       gradients.edge.defined() != mlp.edge.defined())
     fail(where, "the gradients have other layers than the perceptron");
-  if (dp) check(where, "dp", *dp).like(p);
+  if (dp) check(ctx, where, "dp", *dp).like(p);
   auto pairs = pairs_before(ptr);
   const auto scope = ctx.profiler().scope(where, 2. * (p.bytes() + 2. * mlp.receiver.bytes() + vectors.bytes()),
                                           3 * flops_of(mlp, static_cast<double>(pairs.back())));
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda)
+      return cuda::edge_vectors_backward(ctx, dvectors, p, ptr, mlp, o, dropout, vectors, lse, norm, gradients, dp);
   const InDouble momenta(ctx, p), y(ctx, vectors), dy(ctx, dvectors);
   FromDouble to_p(ctx, dp);
   dispatch_momentum(where, mlp.receiver.dtype(), [&](auto type) {
@@ -161,10 +177,12 @@ void edge_vectors_backward(Context& ctx, const Tensor& dvectors, const Tensor& p
 }
 
 EdgeStatistics edge_statistics(Context& ctx, const Tensor& p, const Tensor& ptr) {
-  check("edge_statistics", "p", p).rank(2).columns(4).momentum();
+  check(ctx, "edge_statistics", "p", p).rank(2).columns(4).momentum();
   const int64_t jets = check_ptr(ctx, "edge_statistics", "ptr", ptr, p.dim(0)), pairs = count_pairs(ptr);
   if (pairs == 0) throw Error("edge_statistics: no jet has two constituents, so there are no pairs to standardise by");
   const auto scope = ctx.profiler().scope("edge_statistics", p.bytes(), 10. * pairs);
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::edge_statistics(ctx, p, ptr, static_cast<double>(pairs));
   return statistics(ctx, jets, ptr.data<int32_t>(), InDouble(ctx, p), static_cast<double>(pairs));
 }
 

@@ -26,11 +26,11 @@ namespace lightcone::kernels {
 //   norm        [T]           f64: the denominator of y, read by the backward of layer_norm
 //
 // Memory is O(T H): pairs live in blocks of some dozens, and the backward computes them again. A jet's rows depend on
-// that jet alone, bit by bit; gradients of the perceptron are sums over fixed groups of jets, combined in order. All
-// bits are independent of the number of threads. A constituent without others gets v = 0. Light-like, collinear and
-// equal momenta give finite results and gradients: a constituent sends none if that to its v is beyond the root of the
-// largest number of the perceptron's dtype, as where frames hardly exist (an infinite one passes). Throws Error if a
-// shape, dtype or option does not fit.
+// that jet alone, bit by bit; gradients of the perceptron are sums over fixed groups of jets (on a GPU of receivers),
+// combined in order. All bits are independent of the number of threads. A constituent without others gets v = 0.
+// Light-like, collinear and equal momenta give finite results and gradients: a constituent sends none if that to its v
+// is beyond the root of the largest number of the perceptron's dtype, as where frames hardly exist (an infinite one
+// passes). Throws Error if a shape, dtype or option does not fit.
 
 enum class EdgeMomentum : uint8_t { add, diff, single };     ///< f_ij = p_i + p_j, p_i - p_j or p_j
 enum class EdgeWeight : uint8_t { softmax, exp, softplus };  ///< softmax over j; exp of a logit in [-10, 10]

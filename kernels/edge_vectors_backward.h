@@ -13,10 +13,6 @@ struct Output {
   double* p;
 };
 
-/// What the perceptron's dtype can square; with more, products in the backward would overflow.
-template <class S>
-const double largest_gradient = std::sqrt(static_cast<double>(std::numeric_limits<S>::max()));
-
 /// A tile's gradient of v, [n][4][lane], and its product with v, [n][lane].
 template <class S>
 void to_sums(const Tile<S>& tile, const double* dy, const double* y, const double* norm, double* dv, double* dv_v) {

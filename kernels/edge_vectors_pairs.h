@@ -1,5 +1,5 @@
 #pragma once
-#include "kernels/edge_vectors.h"
+#include "kernels/edge_vectors_math.h"
 #include "kernels/gemm_tile.h"
 #include "kernels/minkowski_math.h"
 
@@ -11,16 +11,6 @@ inline constexpr int64_t senders = gemm::tile_vectors;
 /// Pairs of a block.
 template <class S>
 inline constexpr int64_t block = senders* lanes<S>;
-
-inline constexpr double least_norm = 1e-6, least_length = 1e-5;
-inline constexpr double metric[4] = {1, -1, -1, -1};
-
-/// The signs of p_i and p_j in f_ij.
-struct Signs {
-  double receiver, sender;
-  explicit Signs(EdgeMomentum operation)
-      : receiver(operation == EdgeMomentum::single ? 0 : 1), sender(operation == EdgeMomentum::diff ? -1 : 1) {}
-};
 
 template <class S>
 class Pairs {

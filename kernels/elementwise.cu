@@ -23,13 +23,18 @@ __global__ void map_kernel(int64_t n, bool aligned, F f, T* y, const In*... x) {
   for (int64_t i = packs * V + cuda::first_item(); i < n; i += cuda::item_step()) y[i] = T(f(sum_type<In>(x[i])...));
 }
 
-// A thread takes one element at a time.
-template <class T>
+// A thread takes one pack of V elements at a time; V divides cols. n and cols count packs.
+template <int V, class T>
 __global__ void add_row_kernel(int64_t n, int64_t cols, const T* x, const T* row, T* y) {
   using Sum = sum_type<T>;
   cuda::Place place(cols);
-  for (int64_t i = cuda::first_item(); i < n; i += cuda::item_step(), place.next())
-    y[i] = T(Sum(x[i]) + Sum(row[place.col]));
+  for (int64_t i = cuda::first_item(); i < n; i += cuda::item_step(), place.next()) {
+    const auto a = cuda::load_word<V>(x + i * V), b = cuda::load_word<V>(row + place.col * V);
+    Pack<T, V> sum;
+#pragma unroll
+    for (int k = 0; k < V; ++k) sum.at[k] = T(Sum(a.at[k]) + Sum(b.at[k]));
+    cuda::store_word(y + i * V, sum);
+  }
 }
 
 // As map_kernel. *bad becomes the first place whose value To cannot hold, if it was behind all places.
@@ -111,8 +116,16 @@ LIGHTCONE_UNARY(Unary::square);
 void add_row(Context& ctx, const Tensor& x, const Tensor& row, Tensor& y) {
   dispatch_compute("add_row", x.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
-    launch(ctx, "add_row", add_row_kernel<T>, {blocks_for(x.numel()), block_threads}, x.numel(), x.dim(-1), x.data<T>(),
-           row.data<T>(), y.data<T>());
+    constexpr int V = pack_size<T>;
+    auto run = [&]<int v>(std::integral_constant<int, v>) {
+      const int64_t n = x.numel() / v;
+      launch(ctx, "add_row", add_row_kernel<v, T>, {blocks_for(n), block_threads}, n, x.dim(-1) / v, x.data<T>(),
+             row.data<T>(), y.data<T>());
+    };
+    if (x.dim(-1) % V == 0 && aligned<V>(x.data<T>(), row.data<T>(), y.data<T>()))
+      run(std::integral_constant<int, V>());
+    else
+      run(std::integral_constant<int, 1>());
   });
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/equi_linear_math.h"
 #include "kernels/linear_parts.h"
 #include "kernels/vector.h"
 
@@ -11,76 +12,57 @@ namespace {
 
 constexpr const char* operation = "equi_linear";
 
-/// Columns of a channel's halves in groups.
-struct Columns {
-  int64_t group;
-  int64_t operator()(int64_t channel, int64_t half) const {
-    return channel / group * 2 * group + half * group + channel % group;
-  }
-};
+}  // namespace
 
-enum Matrix { scalar_matrix, bias_row, vector_matrix, bivector_matrix };
+namespace cuda {  // equi_linear.cu
+void assemble(Context& ctx, const equi::Map& map, const EquiLinearWeights& w, const Tensor& head_scale,
+              const Tensor& scalars, const Tensor& bias, const Tensor& vectors, const Tensor& bivectors);
+void gather(Context& ctx, std::span<const equi::Map> maps, std::span<const EquiLinearWeights> weights,
+            const Tensor& head_scale, const Tensor& dscalars, const Tensor& dbias, const Tensor& dvectors,
+            const Tensor& dbivectors, std::span<EquiLinearWeights> gradients, Tensor* dhead_scale);
+void equi_linear(Context& ctx, const Tensor& x, const Tensor& s, const EquiLinearMatrices& m, const Tensor& residual,
+                 const Tensor& residual_s, Tensor& y, Tensor& y_s);
+void equi_linear_backward(Context& ctx, const Tensor& dy, const Tensor& dy_s, const Tensor& x, const Tensor& s,
+                          const EquiLinearMatrices& m, Tensor* dx, Tensor* ds, Tensor* dscalars, Tensor* dbias,
+                          Tensor* dvectors, Tensor* dbivectors);
+}  // namespace cuda
+
+namespace {
+
+// f(part, element, r, i, d, head or -1) for all parameters of a map that are there.
+template <class W, class F>
+void for_parameters(const equi::Map& map, const equi::Parameters<W>& parameters, F&& f) {
+  for (int p = 0; p < equi::parts; ++p) {
+    if (!parameters.of[p]) continue;
+    const auto part = static_cast<equi::Part>(p);
+    const equi::Extents n = equi::extents(map, part);
+    int64_t element = 0;
+    for (int64_t r = 0; r < n.rows; ++r)
+      for (int64_t i = 0; i < n.inner; ++i)
+        for (int64_t d = 0; d < n.depth; ++d, ++element) f(part, element, r, i, d, equi::head_of(map, n, element));
+  }
+}
 
 }  // namespace
 
-// f(matrix, row, column, sign, head or -1, map, the tensor, its element): every entry of the matrices that is not zero.
-template <class F>
-void EquiLinearMatrices::for_each_entry(F&& f) const {
-  const Columns in{layout_.in_group}, out{layout_.out_group};
+std::vector<equi::Map> EquiLinearMatrices::places() const {
+  std::vector<equi::Map> out;
   int64_t first = 0, first_s = 2 * N_;
-  for (size_t m = 0; m < maps_.size(); ++m) {
-    const EquiLinearWeights& w = maps_[m];
-    const int64_t N = w.weight.dim(0), basis = w.weight.dim(2), mix = basis == 10 ? 2 : 1;
-    const int64_t So = w.mvs2s.defined() ? w.mvs2s.dim(0) : w.s2s.defined() ? w.s2s.dim(0) : 0;
-    auto head_of = [&](int64_t i, int64_t count) { return head_scale_.defined() ? i * heads_ / count : -1; };
-    for (int64_t o = 0; o < N; ++o) {
-      const int64_t row[] = {out(first + o, 0), out(first + o, 1)};
-      const int minus = first + o < layout_.negated ? -1 : 1;
-      for (int64_t i = 0; i < C_; ++i) {
-        const int64_t col[] = {in(i, 0), in(i, 1)}, head = head_of(i, C_), at = (o * C_ + i) * basis;
-        auto entry = [&](Matrix matrix, int to, int from, int b, int sign) {
-          if (b < basis)
-            f(matrix, row[to], col[from], to ? sign * minus : sign, head, m, &EquiLinearWeights::weight, at + b);
-        };
-        entry(scalar_matrix, 0, 0, 0, 1), entry(scalar_matrix, 1, 1, 4, 1);
-        entry(scalar_matrix, 1, 0, 5, 1), entry(scalar_matrix, 0, 1, 9, -1);
-        entry(vector_matrix, 0, 0, 1, 1), entry(vector_matrix, 1, 1, 3, 1);
-        entry(vector_matrix, 1, 0, 6, 1), entry(vector_matrix, 0, 1, 8, -1);
-        entry(bivector_matrix, 0, 0, 2, 1), entry(bivector_matrix, 1, 1, 2, 1);
-        entry(bivector_matrix, 1, 0, 7, 1), entry(bivector_matrix, 0, 1, 7, -1);
-      }
-      if (w.bias.defined()) f(bias_row, 0, row[0], 1, int64_t{-1}, m, &EquiLinearWeights::bias, o);
-      for (int64_t h = 0; h < mix; ++h) {
-        const int sign = h ? minus : 1;
-        if (w.s2mvs.defined())
-          for (int64_t s = 0; s < S_; ++s)
-            f(scalar_matrix, row[h], 2 * C_ + s, sign, head_of(s, S_), m, &EquiLinearWeights::s2mvs,
-              (o * mix + h) * S_ + s);
-        if (w.s2mvs_bias.defined())
-          f(bias_row, 0, row[h], sign, int64_t{-1}, m, &EquiLinearWeights::s2mvs_bias, o * mix + h);
-      }
-    }
-    for (int64_t r = 0; r < So; ++r) {
-      if (w.mvs2s.defined())
-        for (int64_t i = 0; i < C_; ++i)
-          for (int64_t h = 0; h < mix; ++h)
-            f(scalar_matrix, first_s + r, in(i, h), 1, head_of(i, C_), m, &EquiLinearWeights::mvs2s,
-              (r * C_ + i) * mix + h);
-      if (w.s2s.defined())
-        for (int64_t s = 0; s < S_; ++s)
-          f(scalar_matrix, first_s + r, 2 * C_ + s, 1, head_of(s, S_), m, &EquiLinearWeights::s2s, r * S_ + s);
-      if (w.mvs2s_bias.defined()) f(bias_row, 0, first_s + r, 1, int64_t{-1}, m, &EquiLinearWeights::mvs2s_bias, r);
-    }
+  for (const EquiLinearWeights& w : maps_) {
+    const int64_t N = w.weight.dim(0), So = w.mvs2s.defined() ? w.mvs2s.dim(0) : w.s2s.defined() ? w.s2s.dim(0) : 0;
+    out.push_back({C_, S_, N, So, w.weight.dim(2), first, first_s, layout_.in_group, layout_.out_group, layout_.negated,
+                   head_scale_.defined() ? heads_ : 0});
     first += N;
     first_s += So;
   }
+  return out;
 }
 
 EquiLinearMatrices::EquiLinearMatrices(Context& ctx, std::span<const EquiLinearWeights> maps, const Tensor& head_scale,
                                        EquiLinearLayout layout, DType products, Context* home)
     : maps_(maps.begin(), maps.end()), head_scale_(head_scale), layout_(layout) {
   if (maps.empty()) fail(operation, "no maps, expected at least one");
-  check(operation, "weight", maps[0].weight).rank(3).compute();
+  check(ctx, operation, "weight", maps[0].weight).rank(3).compute();
   const DType dtype = maps[0].weight.dtype();
   C_ = maps[0].weight.dim(1);
   S_ = 0;
@@ -90,16 +72,17 @@ EquiLinearMatrices::EquiLinearMatrices(Context& ctx, std::span<const EquiLinearW
     else if (w.s2s.defined())
       S_ = w.s2s.rank() == 2 ? w.s2s.dim(1) : 0;
   for (const auto& w : maps) {
-    check(operation, "weight", w.weight).rank(3).dtype(dtype);
+    check(ctx, operation, "weight", w.weight).rank(3).dtype(dtype);
     const int64_t N = w.weight.dim(0), basis = w.weight.dim(2), mix = basis == 10 ? 2 : 1;
     if (basis != 5 && basis != 10) fail(operation, "weight has {} basis maps, expected 5 or 10", basis);
-    check(operation, "weight", w.weight).shape({N, C_, basis});
+    check(ctx, operation, "weight", w.weight).shape({N, C_, basis});
     auto optional = [&](const char* name, const Tensor& t, const Shape& shape) {
-      if (t.defined()) check(operation, name, t).shape(shape).dtype(dtype);
+      if (t.defined()) check(ctx, operation, name, t).shape(shape).dtype(dtype);
     };
     const Tensor& to_scalars = w.mvs2s.defined() ? w.mvs2s : w.s2s;
     const int64_t So = to_scalars.defined() && to_scalars.rank() ? to_scalars.dim(0) : 0;
     optional("bias", w.bias, {N, 1});
+    if (w.bias.defined() && w.s2mvs_bias.defined()) fail(operation, "bias and s2mvs_bias, expected at most one");
     optional("s2mvs", w.s2mvs, {mix * N, S_}), optional("s2mvs_bias", w.s2mvs_bias, {mix * N});
     optional("mvs2s", w.mvs2s, {So, mix * C_}), optional("mvs2s_bias", w.mvs2s_bias, {So});
     optional("s2s", w.s2s, {So, S_});
@@ -113,58 +96,67 @@ EquiLinearMatrices::EquiLinearMatrices(Context& ctx, std::span<const EquiLinearW
   group("in_group", layout_.in_group, C_);
   group("out_group", layout_.out_group, N_);
   if (head_scale.defined()) {
-    check(operation, "head_scale", head_scale).rank(1).dtype(dtype);
+    check(ctx, operation, "head_scale", head_scale).rank(1).dtype(dtype);
     heads_ = head_scale.dim(0);
     if (heads_ < 1 || C_ % heads_ || S_ % heads_)
       fail(operation, "head_scale has {} entries, expected a divisor of {} and {}", heads_, C_, S_);
   }
-  Context& owner = home ? *home : ctx;
+  Context& owner = home ? *home : ctx;  // whose stream has them made
   Tensor scalars = owner.zeros({2 * N_ + So_, 2 * C_ + S_}, dtype), vectors = owner.zeros({2 * N_, 2 * C_}, dtype),
          bivectors = owner.zeros({2 * N_, 2 * C_}, dtype);
   bias_ = owner.zeros({2 * N_ + So_}, dtype);
-  dispatch_compute(operation, dtype, [&](auto type) {
-    using W = typename decltype(type)::type;
-    W* matrices[] = {scalars.data<W>(), bias_.data<W>(), vectors.data<W>(), bivectors.data<W>()};
-    const int64_t columns[] = {2 * C_ + S_, 0, 2 * C_, 2 * C_};
-    const W* scale = head_scale_.defined() ? head_scale_.data<W>() : nullptr;
-    for_each_entry([&](Matrix matrix, int64_t row, int64_t col, int sign, int64_t head, size_t map,
-                       Tensor EquiLinearWeights::*tensor, int64_t element) {
-      using Sum = sum_type<W>;
-      Sum value = sign * Sum((maps_[map].*tensor).data<W>()[element]);
-      if (head >= 0) value *= Sum(scale[head]);
-      matrices[matrix][row * columns[matrix] + col] = W(value);
+  const std::vector<equi::Map> places = this->places();
+  for (size_t map = 0; map < places.size(); ++map) {
+    if constexpr (built_with_cuda)
+      if (ctx.device() == Device::cuda) {
+        cuda::assemble(owner, places[map], maps_[map], head_scale, scalars, bias_, vectors, bivectors);
+        continue;
+      }
+    dispatch_compute(operation, dtype, [&](auto type) {
+      using W = typename decltype(type)::type;
+      const equi::Matrices<W> to = {scalars.data<W>(), bias_.data<W>(), vectors.data<W>(), bivectors.data<W>()};
+      const auto from = equi::parameters<const W>(maps_[map]);
+      const W* scale = head_scale.defined() ? head_scale.data<W>() : nullptr;
+      for_parameters(places[map], from,
+                     [&](equi::Part part, int64_t element, int64_t r, int64_t i, int64_t d, int64_t head) {
+                       using Sum = sum_type<W>;
+                       const Sum value = Sum(from.of[part][element]), factor = head < 0 ? Sum(1) : Sum(scale[head]);
+                       equi::spread(places[map], part, r, i, d, value * factor, to);
+                     });
     });
-  });
+  }
   scalars_ = std::make_unique<Weights>(scalars, products, home);
   vectors_ = std::make_unique<Weights>(vectors, products, home);
   bivectors_ = std::make_unique<Weights>(bivectors, products, home);
 }
 
-void EquiLinearMatrices::gradients(const Tensor& dscalars, const Tensor& dbias, const Tensor& dvectors,
+void EquiLinearMatrices::gradients(Context& ctx, const Tensor& dscalars, const Tensor& dbias, const Tensor& dvectors,
                                    const Tensor& dbivectors, std::span<EquiLinearWeights> maps,
                                    Tensor* dhead_scale) const {
+  const std::vector<equi::Map> places = this->places();
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda)
+      return cuda::gather(ctx, places, maps_, head_scale_, dscalars, dbias, dvectors, dbivectors, maps, dhead_scale);
   dispatch_compute(operation, dtype(), [&](auto type) {
     using W = typename decltype(type)::type;
     using Sum = sum_type<W>;
-    const W* matrices[] = {dscalars.data<W>(), dbias.data<W>(), dvectors.data<W>(), dbivectors.data<W>()};
-    const int64_t columns[] = {2 * C_ + S_, 0, 2 * C_, 2 * C_};
+    const equi::Matrices<const W> from = {dscalars.data<W>(), dbias.data<W>(), dvectors.data<W>(),
+                                          dbivectors.data<W>()};
     const W* scale = head_scale_.defined() ? head_scale_.data<W>() : nullptr;
     std::vector<Sum> dscale(dhead_scale ? heads_ : 0);
-    for (EquiLinearWeights& w : maps)
-      for (Tensor* t : {&w.weight, &w.bias, &w.s2mvs, &w.s2mvs_bias, &w.mvs2s, &w.mvs2s_bias, &w.s2s})
-        if (t->defined()) std::fill_n(t->data<W>(), t->numel(), W(0.f));
-    for_each_entry([&](Matrix matrix, int64_t row, int64_t col, int sign, int64_t head, size_t map,
-                       Tensor EquiLinearWeights::*tensor, int64_t element) {
-      Sum value = sign * Sum(matrices[matrix][row * columns[matrix] + col]);
-      if (head >= 0) {
-        if (dhead_scale) dscale[head] += value * Sum((maps_[map].*tensor).data<W>()[element]);
-        value *= Sum(scale[head]);
-      }
-      if (Tensor& to = maps[map].*tensor; to.defined()) {
-        W& sum = to.data<W>()[element];  // of two for bivectors
-        sum = W(Sum(sum) + value);
-      }
-    });
+    for (size_t map = 0; map < places.size(); ++map) {
+      const auto parameters = equi::parameters<const W>(maps_[map]);
+      const auto to = equi::parameters<W>(maps[map]);
+      for_parameters(places[map], parameters,
+                     [&](equi::Part part, int64_t element, int64_t r, int64_t i, int64_t d, int64_t head) {
+                       Sum value = equi::gathered<Sum>(places[map], part, r, i, d, from);
+                       if (head >= 0) {
+                         if (dhead_scale) dscale[head] += value * Sum(parameters.of[part][element]);
+                         value *= Sum(scale[head]);
+                       }
+                       if (to.of[part]) to.of[part][element] = W(value);
+                     });
+    }
     if (dhead_scale)
       for (int64_t h = 0; h < heads_; ++h) dhead_scale->data<W>()[h] = W(dscale[h]);
   });
@@ -278,16 +270,20 @@ void equi_linear_backward(Context& ctx, int64_t T, const Y* dy, const Y* dy_s, c
 namespace {
 
 // Checks everything that the forward and the backward have in common; the number of tokens.
-int64_t check_operands(const char* where, const Tensor& x, const Tensor& s, const EquiLinearMatrices& m,
-                       const char* y_name, const Tensor& y, const char* y_s_name, const Tensor& y_s) {
-  check(where, "x", x).rank(3);
+int64_t check_operands(const Context& ctx, const char* where, const Tensor& x, const Tensor& s,
+                       const EquiLinearMatrices& m, const char* y_name, const Tensor& y, const char* y_s_name,
+                       const Tensor& y_s) {
+  check(ctx, where, "x", x).rank(3);
   const int64_t T = x.dim(1);
-  check(where, "x", x).shape({8, T, 2 * m.channels_in()});
-  check_activation(where, "x", x, m.scalars());
-  if (m.scalars_in()) check(where, "s", s).shape({T, m.scalars_in()}).dtype(x.dtype());
-  check(where, y_name, y).shape({8, T, 2 * m.channels_out()});
-  check_activation(where, y_name, y, m.scalars());
-  if (m.scalars_out()) check(where, y_s_name, y_s).shape({T, m.scalars_out()}).dtype(y.dtype());
+  const bool amp = m.dtype() == DType::f32 && m.scalars().products() == DType::bf16;
+  auto check_activation = [&](const char* name, const Tensor& t, int64_t columns) {
+    Check c = check(ctx, where, name, t).shape({8, T, columns});
+    amp ? c.dtype(DType::f32, DType::bf16) : c.dtype(m.dtype());
+  };
+  check_activation("x", x, 2 * m.channels_in());
+  if (m.scalars_in()) check(ctx, where, "s", s).shape({T, m.scalars_in()}).dtype(x.dtype());
+  check_activation(y_name, y, 2 * m.channels_out());
+  if (m.scalars_out()) check(ctx, where, y_s_name, y_s).shape({T, m.scalars_out()}).dtype(y.dtype());
   return T;
 }
 
@@ -312,11 +308,13 @@ double flops(int64_t T, const EquiLinearMatrices& m) {
 
 void equi_linear(Context& ctx, const Tensor& x, const Tensor& s, const EquiLinearMatrices& m, const Tensor& residual,
                  const Tensor& residual_s, Tensor& y, Tensor& y_s) {
-  const int64_t T = check_operands(operation, x, s, m, "y", y, "y_s", y_s);
-  if (residual.defined()) check(operation, "residual", residual).like(y);
-  if (residual_s.defined()) check(operation, "residual_s", residual_s).like(y_s);
+  const int64_t T = check_operands(ctx, operation, x, s, m, "y", y, "y_s", y_s);
+  if (residual.defined()) check(ctx, operation, "residual", residual).like(y);
+  if (residual_s.defined()) check(ctx, operation, "residual_s", residual_s).like(y_s);
   const auto scope = ctx.profiler().scope(
       operation, x.bytes() + s.bytes() + y.bytes() + y_s.bytes() + residual.bytes() + residual_s.bytes(), flops(T, m));
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::equi_linear(ctx, x, s, m, residual, residual_s, y, y_s);
   dispatch(operation, x.dtype(), y.dtype(), m, [&](auto in, auto out, auto weights, auto products) {
     using X = typename decltype(in)::type;
     using Y = typename decltype(out)::type;
@@ -331,9 +329,9 @@ void equi_linear_backward(Context& ctx, const Tensor& dy, const Tensor& dy_s, co
                           const EquiLinearMatrices& m, Tensor* dx, Tensor* ds, std::span<EquiLinearWeights> maps,
                           Tensor* dhead_scale) {
   const char* where = "equi_linear_backward";
-  const int64_t T = check_operands(where, x, s, m, "dy", dy, "dy_s", dy_s);
-  if (dx) check(where, "dx", *dx).like(x);
-  if (ds) check(where, "ds", *ds).shape({T, m.scalars_in()}).dtype(x.dtype());
+  const int64_t T = check_operands(ctx, where, x, s, m, "dy", dy, "dy_s", dy_s);
+  if (dx) check(ctx, where, "dx", *dx).like(x);
+  if (ds) check(ctx, where, "ds", *ds).shape({T, m.scalars_in()}).dtype(x.dtype());
   bool weights_wanted = dhead_scale != nullptr;
   for (const EquiLinearWeights& w : maps)
     for (const Tensor* t : {&w.weight, &w.bias, &w.s2mvs, &w.s2mvs_bias, &w.mvs2s, &w.mvs2s_bias, &w.s2s})
@@ -343,16 +341,25 @@ void equi_linear_backward(Context& ctx, const Tensor& dy, const Tensor& dy_s, co
   auto like = [&](const Tensor& t) { return weights_wanted ? ctx.empty(t.shape(), t.dtype()) : Tensor(); };
   Tensor dscalars = like(m.scalars().tensor()), dbias = like(m.bias()), dvectors = like(m.vectors().tensor()),
          dbivectors = like(m.bivectors().tensor());
-  dispatch(where, x.dtype(), dy.dtype(), m, [&](auto in, auto out, auto weights, auto products) {
-    using X = typename decltype(in)::type;
-    using Y = typename decltype(out)::type;
-    using W = typename decltype(weights)::type;
-    using P = typename decltype(products)::type;
-    cpu::equi_linear_backward<X, Y, W, P>(ctx, T, dy.data<Y>(), data<Y>(dy_s), x.data<X>(), data<X>(s), m, data<X>(dx),
-                                          data<X>(ds), data<W>(&dscalars), data<W>(&dbias), data<W>(&dvectors),
-                                          data<W>(&dbivectors));
-  });
-  if (weights_wanted) m.gradients(dscalars, dbias, dvectors, dbivectors, maps, dhead_scale);
+  auto wanted = [&](Tensor& t) { return weights_wanted ? &t : nullptr; };
+  auto on_cpu = [&] {
+    dispatch(where, x.dtype(), dy.dtype(), m, [&](auto in, auto out, auto weights, auto products) {
+      using X = typename decltype(in)::type;
+      using Y = typename decltype(out)::type;
+      using W = typename decltype(weights)::type;
+      using P = typename decltype(products)::type;
+      cpu::equi_linear_backward<X, Y, W, P>(ctx, T, dy.data<Y>(), data<Y>(dy_s), x.data<X>(), data<X>(s), m,
+                                            data<X>(dx), data<X>(ds), data<W>(&dscalars), data<W>(&dbias),
+                                            data<W>(&dvectors), data<W>(&dbivectors));
+    });
+  };
+  if constexpr (built_with_cuda)
+    ctx.device() == Device::cuda ? cuda::equi_linear_backward(ctx, dy, dy_s, x, s, m, dx, ds, wanted(dscalars),
+                                                              wanted(dbias), wanted(dvectors), wanted(dbivectors))
+                                 : on_cpu();
+  else
+    on_cpu();
+  if (weights_wanted) m.gradients(ctx, dscalars, dbias, dvectors, dbivectors, maps, dhead_scale);
 }
 
 }  // namespace lightcone::kernels

@@ -8,12 +8,16 @@
 
 namespace lightcone::kernels {
 
+namespace equi {
+struct Map;  // equi_linear_math.h
+}
+
 /// The most general equivariant linear map of multivectors (layout in geometric_algebra.h) with N channels from C, and
 /// of S scalars beside them to So (Brehmer et al., arXiv:2411.00446), with the parameters of the references:
 ///
 ///   weight      [N, C, 10]   how much of grade k (0 … 4) and of grade k of the dual (5 … 9) goes to grade k; [N, C, 5]
 ///                            without the duals, which parity does not allow
-///   bias        [N, 1]       of the scalar component; only without scalars
+///   bias        [N, 1]       of the scalar component; only without s2mvs_bias
 ///   s2mvs       [m N, S]     scalars to the scalar component and the pseudoscalar of a channel, interleaved
 ///   s2mvs_bias  [m N]        m = 2 with duals, else 1
 ///   mvs2s       [So, m C]    and back
@@ -62,12 +66,11 @@ class EquiLinearMatrices {
   DType dtype() const { return bias_.dtype(); }
 
   /// From the gradients of the matrices those of what they were made of; overwritten.
-  void gradients(const Tensor& dscalars, const Tensor& dbias, const Tensor& dvectors, const Tensor& dbivectors,
-                 std::span<EquiLinearWeights> maps, Tensor* dhead_scale) const;
+  void gradients(Context& ctx, const Tensor& dscalars, const Tensor& dbias, const Tensor& dvectors,
+                 const Tensor& dbivectors, std::span<EquiLinearWeights> maps, Tensor* dhead_scale) const;
 
  private:
-  template <class F>
-  void for_each_entry(F&& f) const;
+  std::vector<equi::Map> places() const;
   std::vector<EquiLinearWeights> maps_;
   Tensor head_scale_;
   EquiLinearLayout layout_;

@@ -89,7 +89,7 @@ __device__ S parity(const S* frame, Form f, bool odd) {
   return odd && (frames_math::determinant(frame) < 0) != f.lowered ? S(-1) : S(1);
 }
 
-/// Terms of a representation; `first` counts pieces of one copy, which are four scalars, a vector or a tensor of order 2.
+/// Terms of a representation; `first` counts pieces of a copy: four scalars, a vector or a tensor of order 2.
 struct Terms {
   struct Term {
     int64_t first, column, end;
@@ -222,8 +222,9 @@ __device__ void meet_in_halves(unsigned owners, int mine, S* sum) {
   if constexpr (half > 1) meet_in_halves<half / 2>(owners, mine, sum);
 }
 
-// 16 threads own a token. Each sums a b^T over every 16th quadruple, of all features one after the other: of dx and g x,
-// or of g x and dx. They meet in halves, so that thread 4 mu + nu ends with one element of K and writes that of K L g.
+// 16 threads own a token. Each sums a b^T over every 16th quadruple, of all features one after the other: of dx and
+// g x, or of g x and dx. They meet in halves, so that thread 4 mu + nu ends with one element of K and writes that
+// of K L g.
 template <class E, class S = sum_type<E>>
 __global__ void gradient_kernel(int64_t T, int64_t dim, const __grid_constant__ Quadruples quadruples,
                                 const __grid_constant__ AllFeatures<E> features, const S* frames, S* dframes) {

@@ -2,7 +2,7 @@
 
 #include "engine/check.h"
 #include "engine/threads.h"
-#include "kernels/elementwise_math.h"
+#include "kernels/gated_unit_math.h"
 #include "kernels/gated_unit_rows.h"
 
 namespace lightcone::kernels {
@@ -11,36 +11,15 @@ namespace gated {
 
 template <class S>
 void activate(Unary f, int64_t n, const S* u, S* y, S* slope) {
-  auto run = [&](auto constant) {
-    constexpr Unary g = decltype(constant)::value;
+  const bool known = with_function(f, [&](auto function) {
+    constexpr Unary g = function();
     if (!slope)
       return vector_math::map(
           n, y, [](S v) { return elementwise::value<g>(v); }, u);
-    auto both = [](S v) {
-      if constexpr (g == Unary::gelu) {
-        const auto normal = elementwise::normal(v);
-        return std::pair(v * normal.cdf, normal.cdf + v * normal.density);
-      } else {
-        const S value = elementwise::value<g>(v);
-        return std::pair(value, elementwise::derivative<g>(backward_reads_result(g) ? value : v));
-      }
-    };
-    vector_math::map_pair(n, y, slope, both, u);
-  };
-  switch (f) {
-    case Unary::gelu:
-      return run(std::integral_constant<Unary, Unary::gelu>{});
-    case Unary::relu:
-      return run(std::integral_constant<Unary, Unary::relu>{});
-    case Unary::silu:
-      return run(std::integral_constant<Unary, Unary::silu>{});
-    case Unary::sigmoid:
-      return run(std::integral_constant<Unary, Unary::sigmoid>{});
-    case Unary::tanh:
-      return run(std::integral_constant<Unary, Unary::tanh>{});
-    default:
-      throw Error("gated_unit: f is none of gelu, relu, silu, sigmoid and tanh");
-  }
+    vector_math::map_pair(
+        n, y, slope, [](S v) { return value_and_slope<g>(v); }, u);
+  });
+  if (!known) fail("gated_unit", "f is none of gelu, relu, silu, sigmoid and tanh");
 }
 template void activate(Unary, int64_t, const float*, float*, float*);
 template void activate(Unary, int64_t, const double*, double*, double*);
@@ -86,12 +65,18 @@ void gated_unit_backward(Context& ctx, int64_t T, int64_t C, const X* dy, const 
 }  // namespace
 }  // namespace cpu
 
+namespace cuda {  // gated_unit.cu
+void gated_unit(Context& ctx, const Tensor& x, Unary f, Tensor& y);
+void gated_unit_backward(Context& ctx, const Tensor& dy, const Tensor& x, Unary f, Tensor& dx);
+}  // namespace cuda
+
 namespace {
 
 // g(integral_constant parts, C) for the layout of x.
 template <class G>
-void dispatch_parts(const char* where, const Tensor& x, const char* name, const Tensor& y, G&& g) {
-  check(where, "x", x).compute();
+void dispatch_parts(const Context& ctx, const char* where, Unary f, const Tensor& x, const char* name, const Tensor& y,
+                    G&& g) {
+  check(ctx, where, "x", x).compute();
   const bool vectors = x.rank() == 3;
   if (!vectors && x.rank() != 2) fail(where, "x has shape {}, expected [T, 4, 3 C] or [T, 2 C]", x.shape());
   const int64_t inputs = vectors ? 3 : 2, C = x.dim(-1) / inputs;
@@ -99,7 +84,8 @@ void dispatch_parts(const char* where, const Tensor& x, const char* name, const 
     fail(where, "x has shape {}, expected [T, 4, 3 C] or [T, 2 C]", x.shape());
   Shape expected = x.shape();
   expected[-1] = C;
-  check(where, name, y).shape(expected).dtype(x.dtype());
+  check(ctx, where, name, y).shape(expected).dtype(x.dtype());
+  if (!gated::with_function(f, [](auto) {})) fail(where, "f is none of gelu, relu, silu, sigmoid and tanh");
   if (vectors)
     g(std::integral_constant<int, 4>{}, C);
   else
@@ -109,8 +95,10 @@ void dispatch_parts(const char* where, const Tensor& x, const char* name, const 
 }  // namespace
 
 void gated_unit(Context& ctx, const Tensor& x, Unary f, Tensor& y) {
-  dispatch_parts("gated_unit", x, "y", y, [&](auto parts, int64_t C) {
+  dispatch_parts(ctx, "gated_unit", f, x, "y", y, [&](auto parts, int64_t C) {
     const auto scope = ctx.profiler().scope("gated_unit", x.bytes() + y.bytes(), 3. * y.numel());
+    if constexpr (built_with_cuda)
+      if (ctx.device() == Device::cuda) return cuda::gated_unit(ctx, x, f, y);
     dispatch_compute("gated_unit", x.dtype(), [&](auto type) {
       using X = typename decltype(type)::type;
       cpu::gated_unit<parts, X>(ctx, x.dim(0), C, x.data<X>(), f, y.data<X>());
@@ -120,9 +108,11 @@ void gated_unit(Context& ctx, const Tensor& x, Unary f, Tensor& y) {
 
 void gated_unit_backward(Context& ctx, const Tensor& dy, const Tensor& x, Unary f, Tensor& dx) {
   const char* where = "gated_unit_backward";
-  dispatch_parts(where, x, "dy", dy, [&](auto parts, int64_t C) {
-    check(where, "dx", dx).like(x);
+  dispatch_parts(ctx, where, f, x, "dy", dy, [&](auto parts, int64_t C) {
+    check(ctx, where, "dx", dx).like(x);
     const auto scope = ctx.profiler().scope(where, 2. * x.bytes() + dy.bytes(), 8. * dy.numel());
+    if constexpr (built_with_cuda)
+      if (ctx.device() == Device::cuda) return cuda::gated_unit_backward(ctx, dy, x, f, dx);
     dispatch_compute(where, x.dtype(), [&](auto type) {
       using X = typename decltype(type)::type;
       cpu::gated_unit_backward<parts, X>(ctx, x.dim(0), C, dy.data<X>(), x.data<X>(), f, dx.data<X>());

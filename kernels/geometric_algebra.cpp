@@ -2,29 +2,13 @@
 
 #include <cmath>
 
-#include "kernels/elementwise_math.h"
 #include "kernels/geometric_algebra_columns.h"
+#include "kernels/geometric_algebra_gate.h"
 
 // Products, gates, grades in and out; norms are in geometric_algebra_norm.cpp.
 namespace lightcone::kernels {
 
 namespace cpu {
-
-/// sum over j of sign a[j] b[partner], the signs and partners those of terms(row, j).
-template <Term (*terms)(int, int), int row, class V>
-[[gnu::always_inline]] inline V product_row(const V* a, const V* b) {
-  V sum = {};
-  unrolled<components>([&](auto j) {
-    constexpr Term t = terms(row, j());
-    if constexpr (j == 0)
-      sum = t.sign > 0 ? a[0] * b[t.partner] : -a[0] * b[t.partner];
-    else if constexpr (t.sign > 0)
-      sum += a[j] * b[t.partner];
-    else
-      sum -= a[j] * b[t.partner];
-  });
-  return sum;
-}
 
 template <class X, class Y, class S = sum_type<X>>
 void geometric_product(Context& ctx, int64_t T, int64_t C, const X* lr, Y* y) {
@@ -60,28 +44,6 @@ void geometric_product_backward(Context& ctx, int64_t T, int64_t C, const Y* dy,
   });
 }
 
-template <class T>
-struct Slope {
-  T value, derivative;
-};
-
-template <Gate f, class T>
-Slope<T> gate(T s) {
-  if constexpr (f == Gate::relu) {
-    return {s <= 0 ? T(0) : s, s > 0 ? T(1) : T(0)};
-  } else if constexpr (f == Gate::gelu) {
-    constexpr T scale = 0.79788456080286535588, cubic = 0.044715;  // sqrt(2 / pi)
-    const T u = vector_math::tanh(scale * (s + cubic * s * s * s));
-    return {T(0.5) * s * (1 + u), T(0.5) * (1 + u) + T(0.5) * s * (1 - u * u) * scale * (1 + 3 * cubic * s * s)};
-  } else {
-    const T p = elementwise::sigmoid(s);
-    if constexpr (f == Gate::sigmoid)
-      return {p, p * (1 - p)};
-    else
-      return {s * p, p * (1 + s * (1 - p))};
-  }
-}
-
 /// The scalars of tokens [begin, end), close together.
 template <class X, class S>
 void scalars(int64_t begin, int64_t end, int64_t C, const X* x, S* to) {
@@ -113,7 +75,7 @@ void gated_backward(Context& ctx, int64_t T, int64_t C, const Y* dy, const X* x,
     vector_math::map_pair(
         count, values, slopes,
         [](S s) {
-          const Slope<S> g = gate<f>(s);
+          const auto g = gate<f>(s);
           return std::pair{g.value, g.derivative};
         },
         sums);
@@ -158,31 +120,35 @@ std::vector<Place> places_of(Blades blades) {
   return {};
 }
 
+geometric_algebra::Held held_by(Blades blades) {
+  geometric_algebra::Held held = {};
+  int position = 0;
+  for (const auto [place, sign] : places_of(blades)) held[place] = static_cast<int8_t>(sign * ++position);
+  return held;
+}
+
 }  // namespace cpu
 
-namespace {
-template <class F>
-void dispatch_gate(Gate gate, F&& f) {
-  switch (gate) {
-    case Gate::relu:
-      return f(std::integral_constant<Gate, Gate::relu>());
-    case Gate::sigmoid:
-      return f(std::integral_constant<Gate, Gate::sigmoid>());
-    case Gate::gelu:
-      return f(std::integral_constant<Gate, Gate::gelu>());
-    case Gate::silu:
-      return f(std::integral_constant<Gate, Gate::silu>());
-  }
-}
-}  // namespace
+namespace cuda {  // geometric_algebra.cu
+using geometric_algebra::Held;
+void embed(Context& ctx, const Held& held, const Tensor& x, Tensor& y);
+void extract(Context& ctx, const Held& held, const Tensor& y, Tensor& x);
+void geometric_product(Context& ctx, const Tensor& lr, Tensor& y);
+void geometric_product_backward(Context& ctx, const Tensor& dy, const Tensor& lr, Tensor& dlr);
+void gated(Context& ctx, Gate f, const Tensor& x, Tensor& y);
+void gated_backward(Context& ctx, Gate f, const Tensor& dy, const Tensor& x, Tensor& dx);
+void grade_dropout(Context& ctx, const Draw& draw, double p, const Tensor& x, Tensor& y);
+}  // namespace cuda
 
 int64_t count_of(Blades blades) { return static_cast<int64_t>(cpu::places_of(blades).size()); }
 
 void embed(Context& ctx, Blades blades, const Tensor& x, Tensor& y) {
-  const auto [T, C] = check_multivector("embed", "y", y);
+  const auto [T, C] = check_multivector(ctx, "embed", "y", y);
   const int64_t P = count_of(blades);
-  check("embed", "x", x).shape({T, P, C}).dtype(y.dtype());
+  check(ctx, "embed", "x", x).shape({T, P, C}).dtype(y.dtype());
   const auto scope = ctx.profiler().scope("embed", x.bytes() + y.bytes());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::embed(ctx, cpu::held_by(blades), x, y);
   dispatch_compute("embed", y.dtype(), [&, T = T, C = C](auto type) {
     using E = typename decltype(type)::type;
     std::fill_n(y.data<E>(), y.numel(), E(0.f));
@@ -198,10 +164,12 @@ void embed(Context& ctx, Blades blades, const Tensor& x, Tensor& y) {
 }
 
 void extract(Context& ctx, Blades blades, const Tensor& y, Tensor& x) {
-  const auto [T, C] = check_multivector("extract", "y", y);
+  const auto [T, C] = check_multivector(ctx, "extract", "y", y);
   const int64_t P = count_of(blades);
-  check("extract", "x", x).shape({T, P, C}).dtype(y.dtype());
+  check(ctx, "extract", "x", x).shape({T, P, C}).dtype(y.dtype());
   const auto scope = ctx.profiler().scope("extract", 2. * x.bytes());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::extract(ctx, cpu::held_by(blades), y, x);
   dispatch_compute("extract", y.dtype(), [&, T = T, C = C](auto type) {
     using E = typename decltype(type)::type;
     const auto places = cpu::places_of(blades);
@@ -217,12 +185,14 @@ void extract(Context& ctx, Blades blades, const Tensor& y, Tensor& x) {
 
 void grade_dropout(Context& ctx, const Draw& draw, double p, const Tensor& x, Tensor& y) {
   const char* name = "grade_dropout";
-  const auto [T, C] = check_multivector(name, "x", x);
-  check(name, "y", y).like(x);
+  const auto [T, C] = check_multivector(ctx, name, "x", x);
+  check(ctx, name, "y", y).like(x);
   if (!(p >= 0 && p < 1)) fail(name, "p is {}, expected [0, 1)", p);
   if (draw.recorded && static_cast<int64_t>(draw.recorded->size()) < 5 * T * C)
     fail(name, "{} recorded numbers, expected {}", draw.recorded->size(), 5 * T * C);
   const auto scope = ctx.profiler().scope(name, x.bytes() + y.bytes(), 1. * x.numel());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::grade_dropout(ctx, draw, p, x, y);
   dispatch_compute(name, x.dtype(), [&, T = T, C = C](auto type) {
     using E = typename decltype(type)::type;
     using S = sum_type<E>;
@@ -244,11 +214,13 @@ void grade_dropout(Context& ctx, const Draw& draw, double p, const Tensor& x, Te
 
 void geometric_product(Context& ctx, const Tensor& lr, Tensor& y) {
   const char* name = "geometric_product";
-  const auto [T, twice] = check_multivector(name, "lr", lr);
+  const auto [T, twice] = check_multivector(ctx, name, "lr", lr);
   if (twice % 2) fail(name, "lr has {} columns, expected a multiple of 4", 2 * twice);
   const int64_t C = twice / 2;
-  check_narrow(name, "y", y, {cpu::pairs, T, 2 * C}, lr.dtype());
+  check_narrow(ctx, name, "y", y, {cpu::pairs, T, 2 * C}, lr.dtype());
   const auto scope = ctx.profiler().scope(name, lr.bytes() + y.bytes(), 512. * T * C);
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::geometric_product(ctx, lr, y);
   dispatch_narrow(name, lr.dtype(), y.dtype(), [&, T = T](auto in, auto out) {
     using X = typename decltype(in)::type;
     using Y = typename decltype(out)::type;
@@ -258,12 +230,14 @@ void geometric_product(Context& ctx, const Tensor& lr, Tensor& y) {
 
 void geometric_product_backward(Context& ctx, const Tensor& dy, const Tensor& lr, Tensor& dlr) {
   const char* name = "geometric_product_backward";
-  const auto [T, twice] = check_multivector(name, "lr", lr);
+  const auto [T, twice] = check_multivector(ctx, name, "lr", lr);
   if (twice % 2) fail(name, "lr has {} columns, expected a multiple of 4", 2 * twice);
   const int64_t C = twice / 2;
-  check_narrow(name, "dy", dy, {cpu::pairs, T, 2 * C}, lr.dtype());
-  check(name, "dlr", dlr).like(lr);
+  check_narrow(ctx, name, "dy", dy, {cpu::pairs, T, 2 * C}, lr.dtype());
+  check(ctx, name, "dlr", dlr).like(lr);
   const auto scope = ctx.profiler().scope(name, 2. * lr.bytes() + dy.bytes(), 1024. * T * C);
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::geometric_product_backward(ctx, dy, lr, dlr);
   dispatch_narrow(name, lr.dtype(), dy.dtype(), [&, T = T](auto in, auto out) {
     using X = typename decltype(in)::type;
     using Y = typename decltype(out)::type;
@@ -272,26 +246,30 @@ void geometric_product_backward(Context& ctx, const Tensor& dy, const Tensor& lr
 }
 
 void gated(Context& ctx, Gate f, const Tensor& x, Tensor& y) {
-  const auto [T, C] = check_multivector("gated", "x", x);
-  check_narrow("gated", "y", y, x.shape(), x.dtype());
+  const auto [T, C] = check_multivector(ctx, "gated", "x", x);
+  check_narrow(ctx, "gated", "y", y, x.shape(), x.dtype());
   const auto scope = ctx.profiler().scope("gated", x.bytes() + y.bytes(), 17. * T * C);
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::gated(ctx, f, x, y);
   dispatch_narrow("gated", x.dtype(), y.dtype(), [&, T = T, C = C](auto in, auto out) {
     using X = typename decltype(in)::type;
     using Y = typename decltype(out)::type;
-    dispatch_gate(f, [&](auto gate) { cpu::gated<gate()>(ctx, T, C, x.data<X>(), y.data<Y>()); });
+    geometric_algebra::with_gate(f, [&](auto gate) { cpu::gated<gate()>(ctx, T, C, x.data<X>(), y.data<Y>()); });
   });
 }
 
 void gated_backward(Context& ctx, Gate f, const Tensor& dy, const Tensor& x, Tensor& dx) {
-  const auto [T, C] = check_multivector("gated_backward", "x", x);
-  check_narrow("gated_backward", "dy", dy, x.shape(), x.dtype());
-  check("gated_backward", "dx", dx).like(x);
+  const auto [T, C] = check_multivector(ctx, "gated_backward", "x", x);
+  check_narrow(ctx, "gated_backward", "dy", dy, x.shape(), x.dtype());
+  check(ctx, "gated_backward", "dx", dx).like(x);
   const auto scope = ctx.profiler().scope("gated_backward", 2. * x.bytes() + dy.bytes(), 52. * T * C);
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::gated_backward(ctx, f, dy, x, dx);
   dispatch_narrow("gated_backward", x.dtype(), dy.dtype(), [&, T = T, C = C](auto in, auto out) {
     using X = typename decltype(in)::type;
     using Y = typename decltype(out)::type;
-    dispatch_gate(f,
-                  [&](auto gate) { cpu::gated_backward<gate()>(ctx, T, C, dy.data<Y>(), x.data<X>(), dx.data<X>()); });
+    geometric_algebra::with_gate(
+        f, [&](auto gate) { cpu::gated_backward<gate()>(ctx, T, C, dy.data<Y>(), x.data<X>(), dx.data<X>()); });
   });
 }
 

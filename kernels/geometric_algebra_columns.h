@@ -2,6 +2,7 @@
 #include "engine/check.h"
 #include "engine/threads.h"
 #include "kernels/geometric_algebra_math.h"
+#include "kernels/norm_types.h"
 #include "kernels/vector.h"
 
 // What the kernels of geometric_algebra.h share: walks over the columns of multivectors, and checks.
@@ -14,13 +15,6 @@ using namespace geometric_algebra;
 template <class F>
 void for_tokens(Context& ctx, int64_t tokens, int64_t columns, F&& f) {
   parallel_chunks(ctx, tokens, grain_for(pairs * columns), [&](int64_t, int64_t begin, int64_t end) { f(begin, end); });
-}
-
-/// f(std::integral_constant<int, i>) for i = 0 … n - 1, written out.
-template <int n, class F>
-[[gnu::always_inline]] inline void unrolled(F&& f) {
-  [&]<int... i>(std::integer_sequence<int, i...>) { (f(std::integral_constant<int, i>()), ...); }
-  (std::make_integer_sequence<int, n>());
 }
 
 /// f(at) for C columns: whole registers, then single elements (see map_row).
@@ -53,27 +47,18 @@ struct MultivectorSizes {
 };
 
 /// A multivector with a whole number of channels.
-inline MultivectorSizes check_multivector(const char* where, const char* name, const Tensor& x) {
-  check(where, name, x).rank(3).compute();
+inline MultivectorSizes check_multivector(const Context& ctx, const char* where, const char* name, const Tensor& x) {
+  check(ctx, where, name, x).rank(3).compute();
   if (x.dim(0) != cpu::pairs || x.dim(2) % 2)
     fail(where, "{} has shape {}, expected 8 pairs of components and an even number of columns", name, x.shape());
   return {x.dim(1), x.dim(2) / 2};
 }
 
 /// The dtype of x, or bf16 for f32.
-inline void check_narrow(const char* where, const char* name, const Tensor& y, const Shape& shape, DType x) {
-  Check c = check(where, name, y).shape(shape);
+inline void check_narrow(const Context& ctx, const char* where, const char* name, const Tensor& y, const Shape& shape,
+                         DType x) {
+  Check c = check(ctx, where, name, y).shape(shape);
   x == DType::f32 ? c.dtype(DType::f32, DType::bf16) : c.dtype(x);
-}
-
-/// f(Type<X>, Type<Y>)
-template <class F>
-void dispatch_narrow(const char* where, DType x, DType y, F&& f) {
-  dispatch_compute(where, x, [&](auto type) {
-    if constexpr (std::is_same_v<typename decltype(type)::type, float>)
-      if (y == DType::bf16) return f(type, Type<bf16>{});
-    f(type, type);
-  });
 }
 
 }  // namespace lightcone::kernels

@@ -2,9 +2,12 @@
 #include <array>
 #include <bit>
 #include <cstdint>
+#include <utility>
+
+#include "engine/device.h"
 
 /// The geometric algebra of space-time, from its generators e0, e1, e2, e3 with squares +1, -1, -1, -1: tables that the
-/// compiler makes. A blade is a product of different generators, bit i for e_i.
+/// compiler makes, for either device. A blade is a product of different generators, bit i for e_i.
 namespace lightcone::geometric_algebra {
 
 inline constexpr int components = 16, pairs = 8;
@@ -49,6 +52,10 @@ constexpr int place_of(uint8_t blade) {
   return place;
 }
 
+/// The components that a plain tensor holds, by their place in storage: 1 + its position in the tensor, times its sign in
+/// storage; 0 for others.
+using Held = std::array<int8_t, components>;
+
 /// The term of the geometric product that x's component j gives to component i of the result: sign x_j y_partner.
 struct Term {
   int partner, sign;
@@ -65,6 +72,32 @@ constexpr Term left_term(int j, int i) { return term(i, j); }
 constexpr Term right_term(int k, int i) {
   const int j = place_of(static_cast<uint8_t>(component(i).blade ^ component(k).blade));
   return {j, term(i, j).sign};
+}
+
+/// f(std::integral_constant<int, i>) for i = 0 … n - 1, written out.
+#ifdef __CUDACC__
+#pragma nv_exec_check_disable
+#endif
+template <int n, class F>
+[[gnu::always_inline]] LIGHTCONE_HOST_DEVICE inline void unrolled(F&& f) {
+  [&]<int... i>(std::integer_sequence<int, i...>) { (f(std::integral_constant<int, i>()), ...); }
+  (std::make_integer_sequence<int, n>());
+}
+
+/// sum over j of sign a[j] b[partner], the signs and partners those of terms(row, j).
+template <Term (*terms)(int, int), int row, class V>
+[[gnu::always_inline]] LIGHTCONE_HOST_DEVICE inline V product_row(const V* a, const V* b) {
+  V sum = {};
+  unrolled<components>([&](auto j) {
+    constexpr Term t = terms(row, j());
+    if constexpr (j == 0)
+      sum = t.sign > 0 ? a[0] * b[t.partner] : -a[0] * b[t.partner];
+    else if constexpr (t.sign > 0)
+      sum += a[j] * b[t.partner];
+    else
+      sum -= a[j] * b[t.partner];
+  });
+  return sum;
 }
 
 }  // namespace lightcone::geometric_algebra

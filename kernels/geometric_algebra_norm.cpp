@@ -192,21 +192,30 @@ void equi_norm_backward(Context& ctx, int64_t T, int64_t columns, int64_t group,
 
 }  // namespace cpu
 
+namespace cuda {  // geometric_algebra_norm.cu
+void equi_norm(Context& ctx, const Tensor& x, int64_t group, double eps, Tensor& y, Tensor& rstd);
+void equi_norm_backward(Context& ctx, const Tensor& dy, const Tensor& y, const Tensor& rstd, double eps,
+                        const Tensor& add, Tensor& dx);
+}  // namespace cuda
+
 namespace {
 // Channels, groups and the group's size of what a norm takes.
-int64_t check_norm(const char* where, const Tensor& x, const Tensor& rstd, int64_t group, double eps) {
-  const auto [T, C] = check_multivector(where, "x", x);
+int64_t check_norm(const Context& ctx, const char* where, const Tensor& x, const Tensor& rstd, int64_t group,
+                   double eps) {
+  const auto [T, C] = check_multivector(ctx, where, "x", x);
   if (group < 1 || C % group) fail(where, "groups of {} channels, expected a divisor of {}", group, C);
   if (!(eps > 0 && std::isfinite(eps))) fail(where, "eps is {}, expected a positive number", eps);
-  check(where, "rstd", rstd).shape({T, C / group}).dtype(sum_dtype(x.dtype()));
+  check(ctx, where, "rstd", rstd).shape({T, C / group}).dtype(sum_dtype(x.dtype()));
   return C;
 }
 }  // namespace
 
 void equi_norm(Context& ctx, const Tensor& x, int64_t group, double eps, Tensor& y, Tensor& rstd) {
-  const int64_t C = check_norm("equi_norm", x, rstd, group, eps);
-  check_narrow("equi_norm", "y", y, x.shape(), x.dtype());
+  const int64_t C = check_norm(ctx, "equi_norm", x, rstd, group, eps);
+  check_narrow(ctx, "equi_norm", "y", y, x.shape(), x.dtype());
   const auto scope = ctx.profiler().scope("equi_norm", x.bytes() + y.bytes(), 3. * x.numel());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::equi_norm(ctx, x, group, eps, y, rstd);
   dispatch_narrow("equi_norm", x.dtype(), y.dtype(), [&](auto in, auto out) {
     using X = typename decltype(in)::type;
     using Y = typename decltype(out)::type;
@@ -218,13 +227,15 @@ void equi_norm(Context& ctx, const Tensor& x, int64_t group, double eps, Tensor&
 void equi_norm_backward(Context& ctx, const Tensor& dy, const Tensor& y, const Tensor& rstd, double eps,
                         const Tensor& add, Tensor& dx) {
   const char* name = "equi_norm_backward";
-  check(name, "rstd", rstd).rank(2);
-  const int64_t C = check_multivector(name, "dx", dx).C, group = rstd.dim(1) ? C / rstd.dim(1) : 0;
-  check_norm(name, dx, rstd, group, eps);
-  check_narrow(name, "y", y, dx.shape(), dx.dtype());
-  check(name, "dy", dy).like(y);
-  if (add.defined()) check(name, "add", add).like(dx);
+  check(ctx, name, "rstd", rstd).rank(2);
+  const int64_t C = check_multivector(ctx, name, "dx", dx).C, group = rstd.dim(1) ? C / rstd.dim(1) : 0;
+  check_norm(ctx, name, dx, rstd, group, eps);
+  check_narrow(ctx, name, "y", y, dx.shape(), dx.dtype());
+  check(ctx, name, "dy", dy).like(y);
+  if (add.defined()) check(ctx, name, "add", add).like(dx);
   const auto scope = ctx.profiler().scope(name, 2. * y.bytes() + dx.bytes() + add.bytes(), 7. * dx.numel());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::equi_norm_backward(ctx, dy, y, rstd, eps, add, dx);
   dispatch_narrow(name, dx.dtype(), y.dtype(), [&](auto in, auto out) {
     using X = typename decltype(in)::type;
     using Y = typename decltype(out)::type;

@@ -7,6 +7,13 @@
 // What the kernels around linear maps (matmul.cpp, mlp.cpp) have in common.
 namespace lightcone::kernels {
 
+/// x [T, K] and y [T, N].
+struct LinearSizes {
+  int64_t T, N, K;
+};
+/// What follows the product.
+enum class Epilogue { none, gelu, residual };
+
 template <class P>
 const auto& Weights::panels(Context& ctx, bool transposed) const {
   const std::lock_guard lock(mutex_);
@@ -57,6 +64,14 @@ void dispatch_products(std::string_view where, DType in, DType products, F&& f) 
 inline void check_activation(std::string_view where, std::string_view name, const Tensor& t, const Weights& w) {
   const bool amp = w.tensor().dtype() == DType::f32 && w.products() == DType::bf16;
   Check c = check(where, name, t);
+  amp ? c.dtype(DType::f32, DType::bf16) : c.dtype(w.tensor().dtype());
+}
+/// The same for functions that compute on every device.
+inline void check_activation(const Context& ctx, std::string_view where, std::string_view name, const Tensor& t,
+                             const Weights& w) {
+  check(ctx, where, name, t);
+  const bool amp = w.tensor().dtype() == DType::f32 && w.products() == DType::bf16;
+  Check c(where, name, t);
   amp ? c.dtype(DType::f32, DType::bf16) : c.dtype(w.tensor().dtype());
 }
 

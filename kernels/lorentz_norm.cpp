@@ -6,6 +6,12 @@
 
 namespace lightcone::kernels {
 
+namespace cuda {  // lorentz_norm.cu
+void lorentz_norm(Context& ctx, const Tensor& v, const Tensor& s, int64_t groups, double eps, Tensor& yv, Tensor& ys);
+void lorentz_norm_backward(Context& ctx, const Tensor& dyv, const Tensor& dys, const Tensor& v, const Tensor& s,
+                           int64_t groups, double eps, Tensor& dv, Tensor& ds);
+}  // namespace cuda
+
 namespace {
 
 struct Sizes {
@@ -13,9 +19,9 @@ struct Sizes {
   int64_t vectors, scalars;  // of a group
 };
 
-Sizes check_norm(const char* where, const Tensor& v, const Tensor& s, int64_t groups) {
-  check(where, "v", v).rank(3).compute();
-  check(where, "s", s).rank(2).dtype(v.dtype());
+Sizes check_norm(const Context& ctx, const char* where, const Tensor& v, const Tensor& s, int64_t groups) {
+  check(ctx, where, "v", v).rank(3).compute();
+  check(ctx, where, "s", s).rank(2).dtype(v.dtype());
   if (v.dim(1) != 4) fail(where, "v has shape {}, expected 4 components along its second axis", v.shape());
   if (s.dim(0) != v.dim(0)) fail(where, "s has {} tokens, v has {}", s.dim(0), v.dim(0));
   const int64_t V = v.dim(2), N = s.dim(1);
@@ -37,10 +43,12 @@ void for_tokens(Context& ctx, const Sizes& n, int64_t groups, double eps, F&& f)
 }  // namespace
 
 void lorentz_norm(Context& ctx, const Tensor& v, const Tensor& s, int64_t groups, double eps, Tensor& yv, Tensor& ys) {
-  const Sizes n = check_norm("lorentz_norm", v, s, groups);
-  check("lorentz_norm", "yv", yv).like(v);
-  check("lorentz_norm", "ys", ys).like(s);
+  const Sizes n = check_norm(ctx, "lorentz_norm", v, s, groups);
+  check(ctx, "lorentz_norm", "yv", yv).like(v);
+  check(ctx, "lorentz_norm", "ys", ys).like(s);
   const auto scope = ctx.profiler().scope("lorentz_norm", 2. * (v.bytes() + s.bytes()), n.T * (12. * n.V + 3. * n.N));
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::lorentz_norm(ctx, v, s, groups, eps, yv, ys);
   dispatch_compute("lorentz_norm", v.dtype(), [&](auto type) {
     using X = typename decltype(type)::type;
     for_tokens<sum_type<X>>(ctx, n, groups, eps, [&](auto& rows, int64_t t) {
@@ -53,12 +61,14 @@ void lorentz_norm(Context& ctx, const Tensor& v, const Tensor& s, int64_t groups
 void lorentz_norm_backward(Context& ctx, const Tensor& dyv, const Tensor& dys, const Tensor& v, const Tensor& s,
                            int64_t groups, double eps, Tensor& dv, Tensor& ds) {
   const char* where = "lorentz_norm_backward";
-  const Sizes n = check_norm(where, v, s, groups);
-  check(where, "dyv", dyv).like(v);
-  check(where, "dys", dys).like(s);
-  check(where, "dv", dv).like(v);
-  check(where, "ds", ds).like(s);
+  const Sizes n = check_norm(ctx, where, v, s, groups);
+  check(ctx, where, "dyv", dyv).like(v);
+  check(ctx, where, "dys", dys).like(s);
+  check(ctx, where, "dv", dv).like(v);
+  check(ctx, where, "ds", ds).like(s);
   const auto scope = ctx.profiler().scope(where, 3. * (v.bytes() + s.bytes()), n.T * (31. * n.V + 7. * n.N));
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::lorentz_norm_backward(ctx, dyv, dys, v, s, groups, eps, dv, ds);
   dispatch_compute(where, v.dtype(), [&](auto type) {
     using X = typename decltype(type)::type;
     for_tokens<sum_type<X>>(ctx, n, groups, eps, [&](auto& rows, int64_t t) {

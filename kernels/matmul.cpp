@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/elementwise.h"
 #include "kernels/elementwise_math.h"
 #include "kernels/linear_parts.h"
 #include "kernels/vector.h"
@@ -10,8 +11,21 @@ namespace lightcone::kernels {
 
 Weights::Weights(Tensor w, DType products, Context* home) : w_(std::move(w)), products_(products), home_(home) {}
 
+const Tensor& Weights::factor(Context& ctx) const {
+  if (w_.dtype() == products_) return w_;
+  const std::lock_guard lock(mutex_);
+  auto& rounded = panels_[0];
+  if (!rounded) {
+    Context& home = home_ ? *home_ : ctx;
+    auto made = std::make_shared<Tensor>(home.empty(w_.shape(), products_));
+    cast(home, w_, *made);
+    if (&home != &ctx) home.allocator().synchronize();  // another stream's
+    rounded = made;
+  }
+  return *static_cast<const Tensor*>(rounded.get());
+}
+
 namespace cpu {
-enum class Epilogue { none, gelu, residual };
 
 // f(first row, last row, first column, last column) over the result [T, N] of a product: chunks of rows, or of columns
 // where rows are few; all at once where sharing it among threads takes longer.
@@ -111,25 +125,30 @@ void matmul_rows(Context& ctx, int64_t M, int64_t N, int64_t K, const In* a, boo
 }
 }  // namespace cpu
 
+namespace cuda {  // matmul.cu
+void linear(Context& ctx, const char* where, LinearSizes n, const Tensor& x, const Weights& w, const Tensor& b,
+            Epilogue epilogue, const Tensor& residual, Tensor& pre, Tensor& y);
+void linear_backward(Context& ctx, const char* where, LinearSizes n, const Tensor& dy, const Tensor* pre,
+                     const Tensor& x, const Weights& w, Tensor* dx, Tensor* dw, Tensor* db);
+void matmul(Context& ctx, const Tensor& a, const Tensor& b, bool transpose_a, bool transpose_b, Tensor& c,
+            DType products);
+}  // namespace cuda
+
 namespace {
 
-struct Sizes {
-  int64_t T, N, K;
-};
-
 // Checks x and w, and that y has the shape of their product.
-Sizes check_linear(std::string_view where, const Tensor& x, const Weights& weights, std::string_view name,
-                   const Tensor& y) {
+LinearSizes check_linear(const Context& ctx, std::string_view where, const Tensor& x, const Weights& weights,
+                         std::string_view name, const Tensor& y) {
   const Tensor& w = weights.tensor();
-  check(where, "w", w).rank(2).compute();
-  check_activation(where, "x", x, weights);
-  check_activation(where, name, y, weights);
+  check(ctx, where, "w", w).rank(2).compute();
+  check_activation(ctx, where, "x", x, weights);
+  check_activation(ctx, where, name, y, weights);
   const int64_t N = w.dim(0), K = w.dim(1);
   if (x.rank() == 0 || x.dim(-1) != K)
     fail(where, "x has shape {}, expected {} columns as w {} has", x.shape(), K, w.shape());
   Shape expected = x.shape();
   expected[-1] = N;
-  check(where, name, y).shape(expected);
+  check(ctx, where, name, y).shape(expected);
   int64_t T = 1;
   for (int axis = 0; axis + 1 < x.rank(); ++axis) T *= x.dim(axis);
   return {T, N, K};
@@ -146,14 +165,16 @@ void dispatch_linear(const char* where, DType x, DType y, const Weights& w, F&& 
   });
 }
 
-void forward(const char* where, cpu::Epilogue epilogue, Context& ctx, const Tensor& x, const Weights& w,
-             const Tensor& b, const Tensor& residual, Tensor& pre, Tensor& y) {
-  const auto [T, N, K] = check_linear(where, x, w, "y", y);
-  if (b.defined()) check(where, "b", b).shape({N}).dtype(w.tensor().dtype());
-  if (epilogue == cpu::Epilogue::residual) check(where, "residual", residual).like(y);
-  if (pre.defined()) check(where, "pre", pre).like(y);
+void forward(const char* where, Epilogue epilogue, Context& ctx, const Tensor& x, const Weights& w, const Tensor& b,
+             const Tensor& residual, Tensor& pre, Tensor& y) {
+  const auto [T, N, K] = check_linear(ctx, where, x, w, "y", y);
+  if (b.defined()) check(ctx, where, "b", b).shape({N}).dtype(w.tensor().dtype());
+  if (epilogue == Epilogue::residual) check(ctx, where, "residual", residual).like(y);
+  if (pre.defined()) check(ctx, where, "pre", pre).like(y);
   const auto scope = ctx.profiler().scope(
       where, x.bytes() + w.tensor().bytes() + y.bytes() + pre.bytes() + residual.bytes(), 2. * T * N * K);
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::linear(ctx, where, {T, N, K}, x, w, b, epilogue, residual, pre, y);
   dispatch_linear(where, x.dtype(), y.dtype(), w, [&](auto in, auto out, auto weights, auto products) {
     using X = typename decltype(in)::type;
     using Y = typename decltype(out)::type;
@@ -166,14 +187,16 @@ void forward(const char* where, cpu::Epilogue epilogue, Context& ctx, const Tens
 
 void backward(const char* where, Context& ctx, const Tensor& dy, const Tensor* pre, const Tensor& x, const Weights& w,
               Tensor* dx, Tensor* dw, Tensor* db) {
-  const auto [T, N, K] = check_linear(where, x, w, "dy", dy);
-  if (pre) check(where, "pre", *pre).like(dy);
-  if (dx) check(where, "dx", *dx).like(x);
-  if (dw) check(where, "dw", *dw).like(w.tensor());
-  if (db) check(where, "db", *db).shape({N}).dtype(w.tensor().dtype());
+  const auto [T, N, K] = check_linear(ctx, where, x, w, "dy", dy);
+  if (pre) check(ctx, where, "pre", *pre).like(dy);
+  if (dx) check(ctx, where, "dx", *dx).like(x);
+  if (dw) check(ctx, where, "dw", *dw).like(w.tensor());
+  if (db) check(ctx, where, "db", *db).shape({N}).dtype(w.tensor().dtype());
   const auto scope =
       ctx.profiler().scope(where, dy.bytes() + (pre ? pre->bytes() : 0) + 2. * x.bytes() + 2. * w.tensor().bytes(),
                            2. * T * N * K * ((dx != nullptr) + (dw != nullptr)));
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::linear_backward(ctx, where, {T, N, K}, dy, pre, x, w, dx, dw, db);
   dispatch_linear(where, x.dtype(), dy.dtype(), w, [&](auto in, auto out, auto weights, auto products) {
     using X = typename decltype(in)::type;
     using Y = typename decltype(out)::type;
@@ -188,17 +211,17 @@ void backward(const char* where, Context& ctx, const Tensor& dy, const Tensor* p
 
 void linear(Context& ctx, const Tensor& x, const Weights& w, const Tensor& b, Tensor& y) {
   Tensor none;
-  forward("linear", cpu::Epilogue::none, ctx, x, w, b, none, none, y);
+  forward("linear", Epilogue::none, ctx, x, w, b, none, none, y);
 }
 
 void linear_gelu(Context& ctx, const Tensor& x, const Weights& w, const Tensor& b, Tensor& pre, Tensor& y) {
-  forward("linear_gelu", cpu::Epilogue::gelu, ctx, x, w, b, Tensor(), pre, y);
+  forward("linear_gelu", Epilogue::gelu, ctx, x, w, b, Tensor(), pre, y);
 }
 
 void linear_residual(Context& ctx, const Tensor& x, const Weights& w, const Tensor& b, const Tensor& residual,
                      Tensor& y) {
   Tensor none;
-  forward("linear_residual", cpu::Epilogue::residual, ctx, x, w, b, residual, none, y);
+  forward("linear_residual", Epilogue::residual, ctx, x, w, b, residual, none, y);
 }
 
 void linear_backward(Context& ctx, const Tensor& dy, const Tensor& x, const Weights& w, Tensor* dx, Tensor* dw,
@@ -213,14 +236,16 @@ void linear_gelu_backward(Context& ctx, const Tensor& dy, const Tensor& pre, con
 
 void matmul(Context& ctx, const Tensor& a, const Tensor& b, bool transpose_a, bool transpose_b, Tensor& c,
             DType products) {
-  check("matmul", "a", a).rank(2).compute();
-  check("matmul", "b", b).rank(2).dtype(a.dtype());
+  check(ctx, "matmul", "a", a).rank(2).compute();
+  check(ctx, "matmul", "b", b).rank(2).dtype(a.dtype());
   const int64_t M = a.dim(transpose_a ? 1 : 0), K = a.dim(transpose_a ? 0 : 1), N = b.dim(transpose_b ? 0 : 1);
   if (b.dim(transpose_b ? 1 : 0) != K)
     fail("matmul", "a has shape {}{}, b {}{}: the inner extents differ", a.shape(), transpose_a ? " transposed" : "",
          b.shape(), transpose_b ? " transposed" : "");
-  check("matmul", "c", c).shape({M, N}).dtype(a.dtype());
+  check(ctx, "matmul", "c", c).shape({M, N}).dtype(a.dtype());
   const auto scope = ctx.profiler().scope("matmul", a.bytes() + b.bytes() + c.bytes(), 2. * M * N * K);
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::matmul(ctx, a, b, transpose_a, transpose_b, c, products);
   dispatch_products("matmul", a.dtype(), products, [&](auto in, auto product) {
     using In = typename decltype(in)::type;
     using P = typename decltype(product)::type;

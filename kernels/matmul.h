@@ -13,9 +13,10 @@ namespace lightcone::kernels {
 //   x  [T, K]   the dtype of w            y, pre, residual, dy  [T, N]   the dtype of w
 //
 // Products of f64 run in f64, all others are summed in f32 (gemm.h says how those of f32 use AMX tiles, and how exact
-// they are). Those of f32 weights can be asked for in bf16: then both factors are rounded to bf16, and nothing else. In
-// that case x may be a bf16 tensor, and so may y: half of the memory for activations that products alone read. dx has
-// the dtype of x, and dy, pre and residual that of y.
+// they are; a GPU rounds their factors to tf32 where Context::tf32() says so). Those of f32 weights can be asked for
+// in bf16: then both factors are rounded to bf16, and nothing else. In that case x may be a bf16 tensor, and so may y:
+// half of the memory for activations that products alone read. dx has the dtype of x, and dy, pre and residual that
+// of y.
 //
 // Row t of y (and of dx) depends on row t of x (dy) and on w and b alone, bit by bit: a jet's score does not change
 // with its batch. Weight gradients are summed over fixed blocks of tokens, combined in order; all bits are independent
@@ -38,6 +39,8 @@ class Weights {
   const auto& of_transpose(Context& ctx) const;
   template <class P>
   const auto& of_weights(Context& ctx) const;
+  /// On a GPU: w in the dtype of products().
+  const Tensor& factor(Context& ctx) const;
 
  private:
   template <class P>

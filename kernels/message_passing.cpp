@@ -135,46 +135,56 @@ void edge_attributes_backward(Context& ctx, const Graph& graph, const E* de, con
 }  // namespace
 }  // namespace messages
 
+namespace cuda {  // message_passing.cu
+void message_passing(Context& ctx, const Tensor& ptr, const MessagePerceptron& m, const MessageOptions& o,
+                     const Draw& dropout, Tensor& y);
+void message_passing_backward(Context& ctx, const Tensor& dy, const Tensor& ptr, const MessagePerceptron& m,
+                              const MessageOptions& o, const Draw& dropout, MessagePerceptron& gradients);
+void edge_attributes(Context& ctx, const Tensor& p, const Tensor& ptr, double mean, double std, Tensor& e);
+void edge_attributes_backward(Context& ctx, const Tensor& de, const Tensor& p, const Tensor& ptr, double std,
+                              Tensor& dp);
+}  // namespace cuda
+
 namespace {
 
 // `m` is the perceptron, or its gradients: then edge and frames may be left out.
 void check_perceptron(const Context& ctx, const char* where, const Tensor& ptr, const MessagePerceptron& m,
                       const MessageOptions& o, bool gradients) {
-  check(where, "receiver", m.receiver).rank(2).momentum();
+  check(ctx, where, "receiver", m.receiver).rank(2).momentum();
   const int64_t T = m.receiver.dim(0), H = m.receiver.dim(1);
   const DType dtype = m.receiver.dtype();
   check_ptr(ctx, where, "ptr", ptr, T);
   if (H == 0) fail(where, "receiver has 0 columns, expected at least 1");
-  check(where, "sender", m.sender).like(m.receiver);
+  check(ctx, where, "sender", m.sender).like(m.receiver);
   auto optional = [&](const char* name, const Tensor& t, const Shape& shape) {
-    if (t.defined() || !gradients) check(where, name, t).shape(shape).dtype(dtype);
+    if (t.defined() || !gradients) check(ctx, where, name, t).shape(shape).dtype(dtype);
   };
   if (m.edge.defined() || m.edge_weight.defined()) {
-    check(where, "edge_weight", m.edge_weight).rank(2);
+    check(ctx, where, "edge_weight", m.edge_weight).rank(2);
     const int64_t E = m.edge_weight.dim(1);
-    check(where, "edge_weight", m.edge_weight).shape({H, E}).dtype(dtype);
+    check(ctx, where, "edge_weight", m.edge_weight).shape({H, E}).dtype(dtype);
     optional("edge", m.edge, {count_pairs(ptr), E});
   }
   if (m.features.defined() || m.feature_weight.defined() || m.frames.defined()) {
     const int64_t D = o.reps.dim();
-    check(where, "features", m.features).shape({T, D}).dtype(dtype);
-    check(where, "feature_weight", m.feature_weight).shape({H, D}).dtype(dtype);
+    check(ctx, where, "features", m.features).shape({T, D}).dtype(dtype);
+    check(ctx, where, "feature_weight", m.feature_weight).shape({H, D}).dtype(dtype);
     optional("frames", m.frames, {T, 4, 4});
   }
   if (m.weights.size() != m.biases.size())
     fail(where, "{} weights and {} biases, expected as many of both", m.weights.size(), m.biases.size());
   for (size_t l = 0; l < m.weights.size(); ++l) {
-    check(where, fmt::format("weights[{}]", l), m.weights[l]).shape({H, H}).dtype(dtype);
-    check(where, fmt::format("biases[{}]", l), m.biases[l]).shape({H}).dtype(dtype);
+    check(ctx, where, fmt::format("weights[{}]", l), m.weights[l]).shape({H, H}).dtype(dtype);
+    check(ctx, where, fmt::format("biases[{}]", l), m.biases[l]).shape({H}).dtype(dtype);
   }
   if (!(o.dropout >= 0 && o.dropout < 1)) fail(where, "dropout is {}, expected 0 <= dropout < 1", o.dropout);
 }
 
 void check_edges(const Context& ctx, const char* where, const char* name, const Tensor& e, const Tensor& p,
                  const Tensor& ptr, double std) {
-  check(where, "p", p).rank(2).columns(4).momentum();
+  check(ctx, where, "p", p).rank(2).columns(4).momentum();
   check_ptr(ctx, where, "ptr", ptr, p.dim(0));
-  check(where, name, e).shape({count_pairs(ptr), 1}).momentum();
+  check(ctx, where, name, e).shape({count_pairs(ptr), 1}).momentum();
   if (!(std > 0 && std::isfinite(std))) fail(where, "std is {}, expected a positive, finite number", std);
 }
 
@@ -191,10 +201,12 @@ void message_passing(Context& ctx, const Tensor& ptr, const MessagePerceptron& m
                      const Draw& dropout, Tensor& y) {
   const char* where = "message_passing";
   check_perceptron(ctx, where, ptr, m, o, false);
-  check(where, "y", y).like(m.receiver);
-  const messages::Graph graph(ptr);
+  check(ctx, where, "y", y).like(m.receiver);
   const auto scope = ctx.profiler().scope(where, 3. * y.bytes() + m.edge.bytes() + m.features.bytes(),
-                                          flops_of(m, static_cast<double>(graph.edges())));
+                                          flops_of(m, static_cast<double>(count_pairs(ptr))));
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::message_passing(ctx, ptr, m, o, dropout, y);
+  const messages::Graph graph(ptr);
   dispatch_momentum(where, y.dtype(), [&](auto type) {
     using S = typename decltype(type)::type;
     const messages::Perceptron<S> perceptron(m);
@@ -208,15 +220,18 @@ void message_passing_backward(Context& ctx, const Tensor& dy, const Tensor& ptr,
   const char* where = "message_passing_backward";
   check_perceptron(ctx, where, ptr, m, o, false);
   check_perceptron(ctx, where, ptr, gradients, o, true);
-  check(where, "dy", dy).like(m.receiver);
-  check(where, "the gradient of receiver", gradients.receiver).like(m.receiver);
+  check(ctx, where, "dy", dy).like(m.receiver);
+  check(ctx, where, "the gradient of receiver", gradients.receiver).like(m.receiver);
   if (gradients.weights.size() != m.weights.size() || gradients.edge_weight.defined() != m.edge_weight.defined() ||
       gradients.features.defined() != m.features.defined())
     fail(where, "the gradients have other parts than the perceptron");
-  if (m.edge_weight.defined()) check(where, "the gradient of edge_weight", gradients.edge_weight).like(m.edge_weight);
-  const messages::Graph graph(ptr);
+  if (m.edge_weight.defined())
+    check(ctx, where, "the gradient of edge_weight", gradients.edge_weight).like(m.edge_weight);
   const auto scope = ctx.profiler().scope(where, 5. * dy.bytes() + 2. * m.edge.bytes() + 2. * m.features.bytes(),
-                                          3 * flops_of(m, static_cast<double>(graph.edges())));
+                                          3 * flops_of(m, static_cast<double>(count_pairs(ptr))));
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::message_passing_backward(ctx, dy, ptr, m, o, dropout, gradients);
+  const messages::Graph graph(ptr);
   dispatch_momentum(where, dy.dtype(), [&](auto type) {
     using S = typename decltype(type)::type;
     const messages::Perceptron<S> perceptron(m);
@@ -229,8 +244,10 @@ void edge_attributes(Context& ctx, const Tensor& p, const Tensor& ptr, double me
   const char* where = "edge_attributes";
   check_edges(ctx, where, "e", e, p, ptr, std);
   if (!std::isfinite(mean)) fail(where, "mean is {}, expected a finite number", mean);
+  const auto scope = ctx.profiler().scope(where, p.bytes() + e.bytes(), 12. * static_cast<double>(count_pairs(ptr)));
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::edge_attributes(ctx, p, ptr, mean, std, e);
   const messages::Graph graph(ptr);
-  const auto scope = ctx.profiler().scope(where, p.bytes() + e.bytes(), 12. * static_cast<double>(graph.edges()));
   dispatch_momentum(where, p.dtype(), [&](auto momenta) {
     dispatch_momentum(where, e.dtype(), [&](auto attributes) {
       using P = typename decltype(momenta)::type;
@@ -244,9 +261,12 @@ void edge_attributes_backward(Context& ctx, const Tensor& de, const Tensor& p, c
                               Tensor& dp) {
   const char* where = "edge_attributes_backward";
   check_edges(ctx, where, "de", de, p, ptr, std);
-  check(where, "dp", dp).like(p);
+  check(ctx, where, "dp", dp).like(p);
+  const auto scope =
+      ctx.profiler().scope(where, 2. * p.bytes() + de.bytes(), 24. * static_cast<double>(count_pairs(ptr)));
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::edge_attributes_backward(ctx, de, p, ptr, std, dp);
   const messages::Graph graph(ptr);
-  const auto scope = ctx.profiler().scope(where, 2. * p.bytes() + de.bytes(), 24. * static_cast<double>(graph.edges()));
   dispatch_momentum(where, p.dtype(), [&](auto momenta) {
     dispatch_momentum(where, de.dtype(), [&](auto attributes) {
       using P = typename decltype(momenta)::type;

@@ -29,10 +29,11 @@ namespace lightcone::kernels {
 //   frames         [T, 4, 4]  L, from the laboratory to the constituent's frame (frames.h)
 //   weights        [H, H] and biases [H], as many of both, or none
 //
-// All f64 or all f32, products as in gemm.h. Memory besides is that of some blocks of 128 edges per thread; the
-// backward computes them again. A jet's rows depend on that jet alone, bit by bit; gradients of weights are sums over
-// fixed groups of jets, combined in order. All bits are independent of the number of threads. A constituent without
-// others gets y = 0. Throws Error if a shape, dtype or option does not fit.
+// All f64 or all f32, products as in matmul.h. Memory besides is that of some blocks of 128 edges per thread, on a GPU
+// of 2^15 edges, or of one receiver's if they are more; the backward computes them again. A jet's rows depend on that
+// jet alone, bit by bit; gradients of weights are sums over fixed groups of jets (on a GPU of edges), combined in
+// order. All bits are independent of the number of threads. A constituent without others gets y = 0. Throws Error if a
+// shape, dtype or option does not fit.
 
 /// The perceptron, or the gradients of all of it.
 struct MessagePerceptron {

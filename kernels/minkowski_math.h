@@ -9,7 +9,7 @@ namespace lightcone::minkowski_math {
 /// Below this, squares and the arguments of logarithms are replaced by it.
 inline constexpr double epsilon = 1e-10;
 
-inline double at_least(double x, double bound) { return x < bound ? bound : x; }
+LIGHTCONE_HOST_DEVICE inline double at_least(double x, double bound) { return x < bound ? bound : x; }
 
 /// Four-momenta component by component, for loops under `#pragma omp simd`. The rest of a block is filled with its
 /// first entry: an item's result depends neither on its place nor on its neighbours (see vector_math.h).
@@ -60,7 +60,7 @@ struct RestFrame {
   double t, beta[3], beta2, gamma, scale;
   bool subluminal;  ///< 1 - beta^2 is above its bound
 
-  explicit RestFrame(const double* p) {
+  LIGHTCONE_HOST_DEVICE explicit RestFrame(const double* p) {
     t = at_least(p[0], epsilon);
     for (int i = 0; i < 3; ++i) beta[i] = p[1 + i] / t;
     beta2 = beta[0] * beta[0] + beta[1] * beta[1] + beta[2] * beta[2];
@@ -77,7 +77,7 @@ struct RestFrame {
     }
   }
   /// dp from the gradients to gamma, scale and beta, each by itself.
-  void backward(double dgamma, double dscale, const double* dbeta, double E, double* dp) const {
+  LIGHTCONE_HOST_DEVICE void backward(double dgamma, double dscale, const double* dbeta, double E, double* dp) const {
     dgamma += dscale / at_least(beta2, epsilon);
     const double dbeta2 =
         (subluminal ? 0.5 * dgamma * gamma * gamma * gamma : 0.0) - (beta2 < epsilon ? 0.0 : dscale * scale / beta2);

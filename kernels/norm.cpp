@@ -77,7 +77,7 @@ void forward(const char* where, double flops, Context& ctx, const Tensor& x, dou
   const auto scope = ctx.profiler().scope(where, x.bytes() + y.bytes(), flops * x.numel());
   if constexpr (built_with_cuda)
     if (ctx.device() == Device::cuda) return cuda::norm(ctx, where, norm == Norm::layer, x, eps, y, rstd);
-  dispatch_norm(where, x.dtype(), y.dtype(), [&](auto in, auto out) {
+  dispatch_narrow(where, x.dtype(), y.dtype(), [&](auto in, auto out) {
     using X = typename decltype(in)::type;
     using Y = typename decltype(out)::type;
     using Sum = sum_type<X>;
@@ -98,7 +98,7 @@ void backward(const char* where, double flops, Context& ctx, const Tensor& dy, c
   const auto scope = ctx.profiler().scope(where, 2. * y.bytes() + dx.bytes() + add.bytes(), flops * y.numel());
   if constexpr (built_with_cuda)
     if (ctx.device() == Device::cuda) return cuda::norm_backward(ctx, where, norm == Norm::layer, dy, y, rstd, add, dx);
-  dispatch_norm(where, dx.dtype(), y.dtype(), [&](auto in, auto out) {
+  dispatch_narrow(where, dx.dtype(), y.dtype(), [&](auto in, auto out) {
     using X = typename decltype(in)::type;
     using Y = typename decltype(out)::type;
     cpu::norm_backward<norm == Norm::layer, X, Y>(ctx, T, C, dy.data<Y>(), y.data<Y>(), rstd.data<sum_type<X>>(),

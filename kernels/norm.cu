@@ -52,7 +52,7 @@ __global__ void norm_backward_kernel(Row row, int64_t rows, int64_t cols, const 
 template <bool centred>
 void forward(const char* where, Context& ctx, const Tensor& x, double eps, Tensor& y, Tensor& rstd) {
   const int64_t T = x.dim(0), C = x.dim(1);
-  dispatch_norm(where, x.dtype(), y.dtype(), [&](auto in, auto out) {
+  dispatch_narrow(where, x.dtype(), y.dtype(), [&](auto in, auto out) {
     using X = typename decltype(in)::type;
     using Y = typename decltype(out)::type;
     using Sum = sum_type<X>;
@@ -68,7 +68,7 @@ template <bool centred>
 void backward(const char* where, Context& ctx, const Tensor& dy, const Tensor& y, const Tensor& rstd, const Tensor& add,
               Tensor& dx) {
   const int64_t T = dx.dim(0), C = dx.dim(1);
-  dispatch_norm(where, dx.dtype(), y.dtype(), [&](auto in, auto out) {
+  dispatch_narrow(where, dx.dtype(), y.dtype(), [&](auto in, auto out) {
     using X = typename decltype(in)::type;
     using Y = typename decltype(out)::type;
     using Sum = sum_type<X>;

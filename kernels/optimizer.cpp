@@ -7,6 +7,7 @@
 
 // Products and sums round one by one, as in the references, whose f32 averages then come out with the same bits.
 #pragma GCC optimize("fp-contract=off")
+#include "kernels/optimizer_math.h"
 
 namespace lightcone::kernels {
 
@@ -73,18 +74,23 @@ double bytes_of(const List& list) {
   return bytes;
 }
 
-void check_f64_or_f32(const char* where, const char* name, const Tensor& t) {
-  check(where, name, t);
+void check_f64_or_f32(const Context& ctx, const char* where, const char* name, const Tensor& t) {
+  check(ctx, where, name, t);
   if (t.dtype() > DType::f32) fail(where, "{} is {}, expected f64 or f32", name, t.dtype());
 }
 
-void check_pairs(const char* where, std::span<const Tensor> values, const char* name, std::span<Tensor> others) {
+void check_pairs(const Context& ctx, const char* where, std::span<const Tensor> values, const char* name,
+                 std::span<Tensor> others) {
   if (values.size() != others.size())
     fail(where, "{} {} for {} values, expected one each", others.size(), name, values.size());
   for (size_t i = 0; i < values.size(); ++i) {
-    check_f64_or_f32(where, "value", values[i]);
-    check(where, name, others[i]).like(values[i]);
+    check_f64_or_f32(ctx, where, "value", values[i]);
+    check(ctx, where, name, others[i]).like(values[i]);
   }
+}
+
+void check_norm(const Context& ctx, const char* where, const Tensor& norm) {
+  check(ctx, where, "norm", norm).shape({1}).dtype(DType::f64);
 }
 
 void check_fraction(const char* where, const char* name, double x) {
@@ -95,93 +101,18 @@ void check_not_negative(const char* where, const char* name, double x) {
   if (!(x >= 0 && std::isfinite(x))) fail(where, "{} is {}, expected a finite number of at least 0", name, x);
 }
 
-double power(double beta, int64_t t) { return std::pow(beta, static_cast<double>(t)); }
-
-/// r sqrt(1 - b2^t) of the radam rule, or 0 where it is not rectified: `least` is the least rho that is.
-double rectification(double beta2, int64_t t, double least) {
-  const double decay = power(beta2, t), rho_inf = 2 / (1 - beta2) - 1;
-  const double rho = rho_inf - 2 * static_cast<double>(t) * decay / (1 - decay);
-  if (!(rho >= least)) return 0;
-  return std::sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho)) * std::sqrt(1 - decay);
-}
-
 }  // namespace
 
 namespace cpu {
 
-// One rule each: the scalars of a parameter's step in S, the type of the arithmetic; operator() updates one element.
-
-template <class S>
-struct Averages {
-  S keep1, take1, keep2, take2;
-  explicit Averages(const UpdateOptions& o)
-      : keep1(S(o.beta1)), take1(S(1 - o.beta1)), keep2(S(o.beta2)), take2(S(1 - o.beta2)) {}
-  void operator()(S g, S& m, S& v) const {
-    m = keep1 * m + take1 * g;
-    v = keep2 * v + take2 * g * g;
-  }
-};
-
-template <class S>
-struct Adam {
-  Averages<S> averages;
-  S shrink, coupled, rate, root, eps;
-  Adam(const ParameterStep& s, const UpdateOptions& o, bool decoupled)
-      : averages(o),
-        shrink(S(decoupled ? 1 - s.lr * s.weight_decay : 1)),
-        coupled(S(decoupled ? 0 : s.weight_decay)),
-        rate(S(s.lr / (1 - power(o.beta1, s.t)))),
-        root(S(std::sqrt(1 - power(o.beta2, s.t)))),
-        eps(S(o.eps)) {}
-  void operator()(S& p, S g, S& m, S& v) const {
-    p *= shrink;
-    averages(g + coupled * p, m, v);
-    p -= rate * m / (std::sqrt(v) / root + eps);
-  }
-};
-
-template <class S>
-struct RAdam {
-  Averages<S> averages;
-  S shrink, coupled, rate, eps;
-  bool rectified;
-  RAdam(const ParameterStep& s, const UpdateOptions& o, bool ranger)
-      : averages(o),
-        shrink(S(ranger ? s.lr * s.weight_decay : 0)),
-        coupled(S(ranger ? 0 : s.weight_decay)),
-        eps(S(o.eps)) {
-    const double r = rectification(o.beta2, s.t, ranger ? 5. : std::nextafter(5., 6.));
-    rectified = r > 0;
-    rate = S(s.lr / (1 - power(o.beta1, s.t)) * (rectified ? r : 1));
-  }
-  void operator()(S& p, S g, S& m, S& v) const {
-    averages(g + coupled * p, m, v);
-    p -= shrink * p;
-    p -= rate * m / (rectified ? std::sqrt(v) + eps : S(1));
-  }
-};
-
-template <class S>
-struct Lion {
-  Averages<S> averages;
-  S shrink, rate;
-  Lion(const ParameterStep& s, const UpdateOptions& o)
-      : averages(o), shrink(S(1 - s.lr * s.weight_decay)), rate(S(s.lr)) {}
-  void operator()(S& p, S g, S& m) const {
-    const S u = averages.keep1 * m + averages.take1 * g;
-    p *= shrink;
-    p -= rate * (u > 0 ? S(1) : u < 0 ? S(-1) : u);  // u itself: zero, or NaN
-    m = averages.keep2 * m + averages.take2 * g;
-  }
-};
-
-/// T holds the parameter, S computes and holds the averages.
-template <class T, class S, class Rule>
+/// T holds the parameter, Rule::State is what it computes with and the averages hold.
+template <class T, class Rule>
 void update(const Rule& rule, ParameterStep& s, int64_t begin, int64_t end) {
+  using S = typename Rule::State;
   T* p = s.value.data<T>();
   const T* g = s.gradient.data<T>();
   S* m = s.m.data<S>();
-  if constexpr (std::is_same_v<Rule, Lion<S>>) {
+  if constexpr (std::is_same_v<Rule, optim::Lion<S>>) {
 #pragma omp simd
     for (int64_t i = begin; i < end; ++i) rule(p[i], g[i], m[i]);
   } else {
@@ -195,22 +126,16 @@ void update(const Rule& rule, ParameterStep& s, int64_t begin, int64_t end) {
   }
 }
 
-template <class T>
-void update(UpdateRule rule, const UpdateOptions& o, ParameterStep& s, int64_t begin, int64_t end) {
-  switch (rule) {
-    case UpdateRule::adam:
-      return update<T, T>(Adam<T>(s, o, false), s, begin, end);
-    case UpdateRule::adamw:
-      return update<T, T>(Adam<T>(s, o, true), s, begin, end);
-    case UpdateRule::radam:
-      return update<T, T>(RAdam<T>(s, o, false), s, begin, end);
-    case UpdateRule::lion:
-      return update<T, T>(Lion<T>(s, o), s, begin, end);
-    case UpdateRule::ranger:
-      return update<T, float>(RAdam<float>(s, o, true), s, begin, end);
-  }
-}
 }  // namespace cpu
+
+namespace cuda {
+void optimizer_step(Context& ctx, UpdateRule rule, std::span<ParameterStep> steps, const UpdateOptions& o);
+void lookahead(Context& ctx, std::span<Tensor> values, std::span<Tensor> slow, double alpha);
+void ema_update(Context& ctx, std::span<const Tensor> values, std::span<Tensor> shadow, double decay);
+void gradient_norm(Context& ctx, std::span<const Tensor> gradients, double* norm);
+void clip_by_norm(Context& ctx, std::span<Tensor> gradients, double max_norm, const double* norm);
+void clip_by_value(Context& ctx, std::span<Tensor> gradients, double limit);
+}  // namespace cuda
 
 void optimizer_step(Context& ctx, UpdateRule rule, std::span<ParameterStep> steps, const UpdateOptions& o) {
   constexpr const char* where = "optimizer_step";
@@ -219,56 +144,67 @@ void optimizer_step(Context& ctx, UpdateRule rule, std::span<ParameterStep> step
   check_not_negative(where, "eps", o.eps);
   double bytes = 0;
   for (const ParameterStep& s : steps) {
-    check_f64_or_f32(where, "value", s.value);
-    check(where, "gradient", s.gradient).like(s.value);
+    check_f64_or_f32(ctx, where, "value", s.value);
+    check(ctx, where, "gradient", s.gradient).like(s.value);
     const DType state = rule == UpdateRule::ranger ? DType::f32 : s.value.dtype();
-    check(where, "m", s.m).shape(s.value.shape()).dtype(state);
-    if (rule != UpdateRule::lion) check(where, "v", s.v).like(s.m);
+    check(ctx, where, "m", s.m).shape(s.value.shape()).dtype(state);
+    if (rule != UpdateRule::lion) check(ctx, where, "v", s.v).like(s.m);
     if (s.t < 1) fail(where, "t is {}, expected a count from 1", s.t);
     check_not_negative(where, "lr", s.lr);
     check_not_negative(where, "weight_decay", s.weight_decay);
-    bytes += 3. * s.value.bytes() + 4. * s.m.bytes();
+    bytes += 3. * s.value.bytes() + (rule == UpdateRule::lion ? 2. : 4.) * s.m.bytes();
   }
   const auto scope = ctx.profiler().scope(where, bytes);
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::optimizer_step(ctx, rule, steps, o);
   EndToEnd(ctx, steps).for_each([&](int64_t i, int64_t begin, int64_t end, int64_t) {
-    dispatch(steps[i].value.dtype(),
-             [&](auto type) { cpu::update<typename decltype(type)::type>(rule, o, steps[i], begin, end); });
+    dispatch(steps[i].value.dtype(), [&](auto type) {
+      using T = typename decltype(type)::type;
+      optim::with_rule<T>(rule, o, [&](auto rule_of) { cpu::update<T>(rule_of(steps[i]), steps[i], begin, end); });
+    });
   });
 }
 
 void lookahead(Context& ctx, std::span<Tensor> values, std::span<Tensor> slow, double alpha) {
   constexpr const char* where = "lookahead";
-  check_pairs(where, values, "slow", slow);
+  check_pairs(ctx, where, values, "slow", slow);
   check_fraction(where, "alpha", alpha);
   const auto scope = ctx.profiler().scope(where, 4. * bytes_of(values));
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::lookahead(ctx, values, slow, alpha);
   for_elements(ctx, values, [&](auto type, int64_t i, int64_t begin, int64_t end) {
     using T = typename decltype(type)::type;
     T *p = values[i].data<T>(), *q = slow[i].data<T>();
-    const T keep = T(alpha), take = T(1 - alpha);
+    const optim::Lookahead<T> f(alpha);
 #pragma omp simd
-    for (int64_t k = begin; k < end; ++k) q[k] = p[k] = keep * p[k] + take * q[k];
+    for (int64_t k = begin; k < end; ++k) f(p[k], q[k]);
   });
 }
 
 void ema_update(Context& ctx, std::span<const Tensor> values, std::span<Tensor> shadow, double decay) {
   constexpr const char* where = "ema_update";
-  check_pairs(where, values, "shadow", shadow);
+  check_pairs(ctx, where, values, "shadow", shadow);
   check_fraction(where, "decay", decay);
   const auto scope = ctx.profiler().scope(where, 3. * bytes_of(values));
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::ema_update(ctx, values, shadow, decay);
   for_elements(ctx, values, [&](auto type, int64_t i, int64_t begin, int64_t end) {
     using T = typename decltype(type)::type;
     const T* p = values[i].data<T>();
     T* q = shadow[i].data<T>();
-    const T take = T(1 - decay);
+    const optim::Ema<T> f(decay);
 #pragma omp simd
-    for (int64_t k = begin; k < end; ++k) q[k] -= take * (q[k] - p[k]);
+    for (int64_t k = begin; k < end; ++k) f(p[k], q[k]);
   });
 }
 
-double gradient_norm(Context& ctx, std::span<const Tensor> gradients) {
+void gradient_norm(Context& ctx, std::span<const Tensor> gradients, Tensor& norm) {
   constexpr const char* where = "gradient_norm";
-  for (const Tensor& g : gradients) check_f64_or_f32(where, "gradient", g);
+  for (const Tensor& g : gradients) check_f64_or_f32(ctx, where, "gradient", g);
+  check_norm(ctx, where, norm);
   const auto scope = ctx.profiler().scope(where, bytes_of(gradients), 2. * bytes_of(gradients) / sizeof(float));
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::gradient_norm(ctx, gradients, norm.data<double>());
   EndToEnd list(ctx, gradients);
   auto partial = ctx.scratch<double>(list.pieces());
   list.for_each([&](int64_t i, int64_t begin, int64_t end, int64_t piece) {
@@ -285,19 +221,22 @@ double gradient_norm(Context& ctx, std::span<const Tensor> gradients) {
     double squared = 0;
     const auto [first, last] = list.piece_range(i);
     for (int64_t piece = first; piece < last; ++piece) squared += partial[piece];
-    const double norm = std::sqrt(squared);
-    total += norm * norm;
+    const double root = std::sqrt(squared);
+    total += root * root;
   }
-  return std::sqrt(total);
+  *norm.data<double>() = std::sqrt(total);
 }
 
-void clip_by_norm(Context& ctx, std::span<Tensor> gradients, double max_norm, double norm) {
+void clip_by_norm(Context& ctx, std::span<Tensor> gradients, double max_norm, const Tensor& norm) {
   constexpr const char* where = "clip_by_norm";
-  for (const Tensor& g : gradients) check_f64_or_f32(where, "gradient", g);
+  for (const Tensor& g : gradients) check_f64_or_f32(ctx, where, "gradient", g);
+  check_norm(ctx, where, norm);
   if (!(max_norm >= 0)) fail(where, "max_norm is {}, expected a number of at least 0", max_norm);
-  const double factor = max_norm / (norm + 1e-6);
-  if (factor >= 1) return;  // false for NaN, which multiplies
   const auto scope = ctx.profiler().scope(where, 2. * bytes_of(gradients));
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::clip_by_norm(ctx, gradients, max_norm, norm.data<double>());
+  const double factor = optim::clip_factor(max_norm, norm.item());
+  if (factor >= 1) return;
   for_elements(ctx, gradients, [&](auto type, int64_t i, int64_t begin, int64_t end) {
     using T = typename decltype(type)::type;
     T* g = gradients[i].data<T>();
@@ -309,15 +248,17 @@ void clip_by_norm(Context& ctx, std::span<Tensor> gradients, double max_norm, do
 
 void clip_by_value(Context& ctx, std::span<Tensor> gradients, double limit) {
   constexpr const char* where = "clip_by_value";
-  for (const Tensor& g : gradients) check_f64_or_f32(where, "gradient", g);
+  for (const Tensor& g : gradients) check_f64_or_f32(ctx, where, "gradient", g);
   if (!(limit >= 0)) fail(where, "limit is {}, expected a number of at least 0", limit);
   const auto scope = ctx.profiler().scope(where, 2. * bytes_of(gradients));
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::clip_by_value(ctx, gradients, limit);
   for_elements(ctx, gradients, [&](auto type, int64_t i, int64_t begin, int64_t end) {
     using T = typename decltype(type)::type;
     T* g = gradients[i].data<T>();
-    const T high = T(limit), low = -high;
+    const optim::ClipByValue<T> f(limit);
 #pragma omp simd
-    for (int64_t k = begin; k < end; ++k) g[k] = g[k] > high ? high : g[k] < low ? low : g[k];
+    for (int64_t k = begin; k < end; ++k) f(g[k]);
   });
 }
 

@@ -5,10 +5,11 @@
 
 namespace lightcone::kernels {
 
-/// Optimiser updates of all parameters in one launch. Tensors are f64 or f32, of any sizes, empty ones included; lists
-/// may mix dtypes and may be empty; no tensor appears twice. Arithmetic is that of the parameter's dtype, scalars are
-/// computed in f64. The same bits for any number of threads. NaN in a gradient makes that element of the parameter NaN.
-/// Throws Error, before anything is written, if a shape, dtype or option is wrong.
+/// Optimiser updates of all parameters in one launch (on a GPU one for 128 tensors of the same dtype). Tensors are f64 or
+/// f32, of any sizes, empty ones included; lists may mix dtypes and may be empty; no tensor appears twice. Arithmetic is
+/// that of the parameter's dtype, scalars are computed in f64. Updates have the same bits for any number of threads and
+/// on either device. NaN in a gradient makes that element of the parameter NaN. Throws Error, before anything is written,
+/// if a shape, dtype or option is wrong.
 
 /// The rules, with p the parameter, g its gradient, eta the learning rate, w the weight decay, t the number of the
 /// update (from 1), and the moving averages m = b1 m + (1-b1) g and v = b2 v + (1-b2) g^2:
@@ -50,14 +51,14 @@ void lookahead(Context& ctx, std::span<Tensor> values, std::span<Tensor> slow, d
 /// Exponential moving average: shadow -= (1 - decay) (shadow - p), for the pairs values[i], shadow[i]; 0 <= decay <= 1.
 void ema_update(Context& ctx, std::span<const Tensor> values, std::span<Tensor> shadow, double decay);
 
-/// The L2 norm of the L2 norms of the tensors; sums run in f64, in an order that depends on the list of sizes alone. 0
-/// for no tensor; NaN or infinite if an entry is.
-double gradient_norm(Context& ctx, std::span<const Tensor> gradients);
+/// The L2 norm of the L2 norms of the tensors, to norm [1] f64: no GPU is waited for. Sums run in f64, in an order
+/// that depends on the list of sizes and dtypes alone. 0 for no tensor; NaN or infinite if an entry is.
+void gradient_norm(Context& ctx, std::span<const Tensor> gradients, Tensor& norm);
 
 /// g *= min(1, max_norm / (norm + 1e-6)), with `norm` from gradient_norm(); max_norm >= 0, may be infinite. As in
 /// PyTorch a NaN norm makes every entry NaN, and an infinite one makes finite entries 0 and infinite ones NaN (with an
 /// infinite max_norm: every entry NaN); test the norm if such a step is to be skipped.
-void clip_by_norm(Context& ctx, std::span<Tensor> gradients, double max_norm, double norm);
+void clip_by_norm(Context& ctx, std::span<Tensor> gradients, double max_norm, const Tensor& norm);
 
 /// Every entry to [-limit, limit], limit >= 0; NaN stays NaN.
 void clip_by_value(Context& ctx, std::span<Tensor> gradients, double limit);

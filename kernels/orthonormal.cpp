@@ -152,16 +152,6 @@ void polar_decomposition_backward(Context& ctx, const Orthonormalisation& how, c
   });
 }
 
-struct FactorSums {
-  double sum = 0, largest = -std::numeric_limits<double>::infinity();
-  int64_t above = 0;
-  FactorSums& operator+=(const FactorSums& s) {
-    sum += s.sum, above += s.above;
-    if (!(s.largest <= largest)) largest = s.largest;  // NaN stays: nothing is above it
-    return *this;
-  }
-};
-
 template <class T>
 FactorSums lorentz_factors(Context& ctx, double gamma_max, int64_t n, const T* v) {
   return parallel_sum<FactorSums>(ctx, n, grain, [&](int64_t, int64_t begin, int64_t end) {
@@ -207,6 +197,22 @@ void clamp_boost_backward(Context& ctx, double gamma_max, double hardness, int64
 }
 }  // namespace cpu
 
+namespace cuda {  // orthonormal.cu
+void orthonormal_frames(Context& ctx, const Orthonormalisation& how, const FrameNoise& noise, const Tensor& vectors,
+                        Tensor& frames, Tensor& counts);
+void orthonormal_frames_backward(Context& ctx, const Orthonormalisation& how, const FrameNoise& noise,
+                                 const Tensor& dframes, const Tensor& vectors, Tensor& dvectors);
+void polar_decomposition(Context& ctx, const Orthonormalisation& how, const FrameNoise& noise, const Tensor& boost,
+                         const Tensor& references, Tensor& frames, Tensor& counts);
+void polar_decomposition_backward(Context& ctx, const Orthonormalisation& how, const FrameNoise& noise,
+                                  const Tensor& dframes, const Tensor& boost, const Tensor& references, Tensor* dboost,
+                                  Tensor* dreferences);
+void lorentz_factors(Context& ctx, std::optional<double> gamma_max, const Tensor& v, Tensor& statistics);
+void clamp_boost(Context& ctx, double gamma_max, std::optional<double> hardness, const Tensor& v, Tensor& y);
+void clamp_boost_backward(Context& ctx, double gamma_max, std::optional<double> hardness, const Tensor& dy,
+                          const Tensor& v, Tensor& dv);
+}  // namespace cuda
+
 namespace {
 void check_parameters(const char* operation, const Orthonormalisation& how) {
   if (!(how.eps_norm > 0 && std::isfinite(how.eps_norm)))
@@ -219,26 +225,26 @@ void check_noise(const char* operation, const char* argument, const Draw& draw, 
     fail(operation, "{} recorded numbers in noise.{}, {} are needed", draw.recorded->size(), argument, count);
 }
 // What forward and backward of a function have in common; returns the number of particles.
-int64_t check_vectors(const char* operation, const Orthonormalisation& how, const FrameNoise& noise,
+int64_t check_vectors(const Context& ctx, const char* operation, const Orthonormalisation& how, const FrameNoise& noise,
                       const Tensor& vectors) {
-  check(operation, "vectors", vectors).rank(3).momentum().shape({vectors.dim(0), 3, 4});
+  check(ctx, operation, "vectors", vectors).rank(3).momentum().shape({vectors.dim(0), 3, 4});
   check_parameters(operation, how);
   check_noise(operation, "lightlike", noise.lightlike, noise.shared ? 12 : vectors.numel());
   check_noise(operation, "dependent", noise.dependent, noise.shared ? 12 : vectors.numel());
   return vectors.dim(0);
 }
-int64_t check_polar(const char* operation, const Orthonormalisation& how, const FrameNoise& noise, const Tensor& boost,
-                    const Tensor& references) {
-  check(operation, "boost", boost).rank(2).columns(4).momentum();
+int64_t check_polar(const Context& ctx, const char* operation, const Orthonormalisation& how, const FrameNoise& noise,
+                    const Tensor& boost, const Tensor& references) {
+  check(ctx, operation, "boost", boost).rank(2).columns(4).momentum();
   const int64_t T = boost.dim(0);
-  check(operation, "references", references).shape({T, 2, 4}).dtype(boost.dtype());
+  check(ctx, operation, "references", references).shape({T, 2, 4}).dtype(boost.dtype());
   check_parameters(operation, how);
   check_noise(operation, "lightlike", noise.lightlike, noise.shared ? 4 : 4 * T);
   check_noise(operation, "dependent", noise.dependent, noise.shared ? 6 : 6 * T);
   return T;
 }
-void check_frames(const char* operation, const char* argument, const Tensor& frames, int64_t T) {
-  check(operation, argument, frames).shape({T, 4, 4}).dtype(DType::f64);
+void check_frames(const Context& ctx, const char* operation, const char* argument, const Tensor& frames, int64_t T) {
+  check(ctx, operation, argument, frames).shape({T, 4, 4}).dtype(DType::f64);
 }
 void check_limits(const char* operation, double gamma_max, std::optional<double> hardness) {
   if (!(gamma_max >= 1 && std::isfinite(gamma_max)))
@@ -261,10 +267,12 @@ using Vectors = std::conditional_t<by_cross, orthonormal_math::Cross4, orthonorm
 
 void orthonormal_frames(Context& ctx, const Orthonormalisation& how, const FrameNoise& noise, const Tensor& vectors,
                         Tensor& frames, Tensor& counts) {
-  const int64_t T = check_vectors("orthonormal_frames", how, noise, vectors);
-  check_frames("orthonormal_frames", "frames", frames, T);
-  check("orthonormal_frames", "counts", counts).shape({3}).dtype(DType::i64);
+  const int64_t T = check_vectors(ctx, "orthonormal_frames", how, noise, vectors);
+  check_frames(ctx, "orthonormal_frames", "frames", frames, T);
+  check(ctx, "orthonormal_frames", "counts", counts).shape({3}).dtype(DType::i64);
   const auto scope = ctx.profiler().scope("orthonormal_frames", vectors.bytes() + frames.bytes(), 270. * T);
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::orthonormal_frames(ctx, how, noise, vectors, frames, counts);
   dispatch_momentum("orthonormal_frames", vectors.dtype(), [&](auto type) {
     using In = typename decltype(type)::type;
     dispatch_bool(how.method == Method::cross, [&](auto by_cross) {
@@ -276,11 +284,14 @@ void orthonormal_frames(Context& ctx, const Orthonormalisation& how, const Frame
 
 void orthonormal_frames_backward(Context& ctx, const Orthonormalisation& how, const FrameNoise& noise,
                                  const Tensor& dframes, const Tensor& vectors, Tensor& dvectors) {
-  const int64_t T = check_vectors("orthonormal_frames_backward", how, noise, vectors);
-  check_frames("orthonormal_frames_backward", "dframes", dframes, T);
-  check("orthonormal_frames_backward", "dvectors", dvectors).like(vectors);
+  const int64_t T = check_vectors(ctx, "orthonormal_frames_backward", how, noise, vectors);
+  check_frames(ctx, "orthonormal_frames_backward", "dframes", dframes, T);
+  check(ctx, "orthonormal_frames_backward", "dvectors", dvectors).like(vectors);
   const auto scope =
       ctx.profiler().scope("orthonormal_frames_backward", 2. * vectors.bytes() + dframes.bytes(), 700. * T);
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda)
+      return cuda::orthonormal_frames_backward(ctx, how, noise, dframes, vectors, dvectors);
   dispatch_momentum("orthonormal_frames_backward", vectors.dtype(), [&](auto type) {
     using In = typename decltype(type)::type;
     dispatch_bool(how.method == Method::cross, [&](auto by_cross) {
@@ -292,11 +303,14 @@ void orthonormal_frames_backward(Context& ctx, const Orthonormalisation& how, co
 
 void polar_decomposition(Context& ctx, const Orthonormalisation& how, const FrameNoise& noise, const Tensor& boost,
                          const Tensor& references, Tensor& frames, Tensor& counts) {
-  const int64_t T = check_polar("polar_decomposition", how, noise, boost, references);
-  check_frames("polar_decomposition", "frames", frames, T);
-  check("polar_decomposition", "counts", counts).shape({3}).dtype(DType::i64);
+  const int64_t T = check_polar(ctx, "polar_decomposition", how, noise, boost, references);
+  check_frames(ctx, "polar_decomposition", "frames", frames, T);
+  check(ctx, "polar_decomposition", "counts", counts).shape({3}).dtype(DType::i64);
   const auto scope =
       ctx.profiler().scope("polar_decomposition", boost.bytes() + references.bytes() + frames.bytes(), 180. * T);
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda)
+      return cuda::polar_decomposition(ctx, how, noise, boost, references, frames, counts);
   dispatch_momentum("polar_decomposition", boost.dtype(), [&](auto type) {
     using In = typename decltype(type)::type;
     dispatch_bool(how.method == Method::cross, [&](auto by_cross) {
@@ -310,12 +324,15 @@ void polar_decomposition(Context& ctx, const Orthonormalisation& how, const Fram
 void polar_decomposition_backward(Context& ctx, const Orthonormalisation& how, const FrameNoise& noise,
                                   const Tensor& dframes, const Tensor& boost, const Tensor& references, Tensor* dboost,
                                   Tensor* dreferences) {
-  const int64_t T = check_polar("polar_decomposition_backward", how, noise, boost, references);
-  check_frames("polar_decomposition_backward", "dframes", dframes, T);
-  if (dboost) check("polar_decomposition_backward", "dboost", *dboost).like(boost);
-  if (dreferences) check("polar_decomposition_backward", "dreferences", *dreferences).like(references);
+  const int64_t T = check_polar(ctx, "polar_decomposition_backward", how, noise, boost, references);
+  check_frames(ctx, "polar_decomposition_backward", "dframes", dframes, T);
+  if (dboost) check(ctx, "polar_decomposition_backward", "dboost", *dboost).like(boost);
+  if (dreferences) check(ctx, "polar_decomposition_backward", "dreferences", *dreferences).like(references);
   const auto scope = ctx.profiler().scope("polar_decomposition_backward",
                                           2. * (boost.bytes() + references.bytes()) + dframes.bytes(), 430. * T);
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda)
+      return cuda::polar_decomposition_backward(ctx, how, noise, dframes, boost, references, dboost, dreferences);
   dispatch_momentum("polar_decomposition_backward", boost.dtype(), [&](auto type) {
     using In = typename decltype(type)::type;
     dispatch_bool(how.method == Method::cross, [&](auto by_cross) {
@@ -327,10 +344,12 @@ void polar_decomposition_backward(Context& ctx, const Orthonormalisation& how, c
 }
 
 void lorentz_factors(Context& ctx, std::optional<double> gamma_max, const Tensor& v, Tensor& statistics) {
-  check("lorentz_factors", "v", v).rank(2).columns(4).momentum();
-  check("lorentz_factors", "statistics", statistics).shape({3}).dtype(DType::f64);
+  check(ctx, "lorentz_factors", "v", v).rank(2).columns(4).momentum();
+  check(ctx, "lorentz_factors", "statistics", statistics).shape({3}).dtype(DType::f64);
   const int64_t T = v.dim(0);
   const auto scope = ctx.profiler().scope("lorentz_factors", v.bytes(), 12. * T);
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::lorentz_factors(ctx, gamma_max, v, statistics);
   dispatch_momentum("lorentz_factors", v.dtype(), [&](auto type) {
     using In = typename decltype(type)::type;
     const cpu::FactorSums sums = cpu::lorentz_factors(ctx, gamma_max.value_or(0), T, v.data<In>());
@@ -342,10 +361,12 @@ void lorentz_factors(Context& ctx, std::optional<double> gamma_max, const Tensor
 }
 
 void clamp_boost(Context& ctx, double gamma_max, std::optional<double> hardness, const Tensor& v, Tensor& y) {
-  check("clamp_boost", "v", v).rank(2).columns(4).momentum();
-  check("clamp_boost", "y", y).like(v);
+  check(ctx, "clamp_boost", "v", v).rank(2).columns(4).momentum();
+  check(ctx, "clamp_boost", "y", y).like(v);
   check_limits("clamp_boost", gamma_max, hardness);
   const auto scope = ctx.profiler().scope("clamp_boost", 2. * v.bytes(), 35. * v.dim(0));
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::clamp_boost(ctx, gamma_max, hardness, v, y);
   dispatch_momentum("clamp_boost", v.dtype(), [&](auto type) {
     using In = typename decltype(type)::type;
     dispatch_bool(hardness.has_value(), [&](auto soft) {
@@ -356,11 +377,13 @@ void clamp_boost(Context& ctx, double gamma_max, std::optional<double> hardness,
 
 void clamp_boost_backward(Context& ctx, double gamma_max, std::optional<double> hardness, const Tensor& dy,
                           const Tensor& v, Tensor& dv) {
-  check("clamp_boost_backward", "v", v).rank(2).columns(4).momentum();
-  check("clamp_boost_backward", "dy", dy).like(v);
-  check("clamp_boost_backward", "dv", dv).like(v);
+  check(ctx, "clamp_boost_backward", "v", v).rank(2).columns(4).momentum();
+  check(ctx, "clamp_boost_backward", "dy", dy).like(v);
+  check(ctx, "clamp_boost_backward", "dv", dv).like(v);
   check_limits("clamp_boost_backward", gamma_max, hardness);
   const auto scope = ctx.profiler().scope("clamp_boost_backward", 3. * v.bytes(), 75. * v.dim(0));
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::clamp_boost_backward(ctx, gamma_max, hardness, dy, v, dv);
   dispatch_momentum("clamp_boost_backward", v.dtype(), [&](auto type) {
     using In = typename decltype(type)::type;
     dispatch_bool(hardness.has_value(), [&](auto soft) {

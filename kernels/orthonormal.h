@@ -12,7 +12,8 @@ namespace lightcone::kernels {
 /// Four-vectors [T, ..., 4] are f64 or f32, gradients to them alike; arithmetic and frames [T, 4, 4] are f64. A
 /// particle's frame depends on its own vectors (and its own random numbers) alone. No particles: nothing is written but
 /// counts of 0. Throws Error if a shape, dtype or parameter does not fit. Backward functions get the same vectors,
-/// parameters and noise as the forward; their outputs may not alias the inputs.
+/// parameters and noise as the forward; their outputs may not alias the inputs. Counts and statistics stay on the
+/// device: nothing waits for them.
 ///
 /// Gradients go through the noise as if it were constant, end at every bound, and are finite: a particle whose
 /// gradient overflows its dtype although its vectors and dframes are finite gets 0. (Noise of 1e-16 does not change a

@@ -9,8 +9,13 @@
 /// through.
 namespace lightcone::orthonormal_math {
 
-// Functions inside of vectorised loops must be inlined, however large they are.
+// Functions inside of vectorised loops must be inlined, however large they are; in kernels, so that results stay in
+// registers.
+#ifdef __CUDACC__
+#define LIGHTCONE_INLINE __host__ __device__ __forceinline__
+#else
 #define LIGHTCONE_INLINE [[gnu::always_inline]] inline
+#endif
 
 struct Vec3 {
   double x, y, z;
@@ -36,7 +41,15 @@ LIGHTCONE_INLINE Vec3 cross(const Vec3& a, const Vec3& b) {
 }
 
 LIGHTCONE_INLINE Vec4 lowered(const Vec4& a) { return {a.t, -a.x, -a.y, -a.z}; }
-LIGHTCONE_INLINE double inner(const Vec4& a, const Vec4& b) { return a.t * b.t - (a.x * b.x + a.y * b.y + a.z * b.z); }
+/// Kernels are compiled without the contraction that the CPU's code gets, and need it here: large light-like vectors
+/// then have a square of rounding errors on both devices, and not one of 0 to divide by.
+LIGHTCONE_INLINE double inner(const Vec4& a, const Vec4& b) {
+#ifdef __CUDA_ARCH__
+  return std::fma(a.t, b.t, -std::fma(a.z, b.z, std::fma(a.y, b.y, a.x * b.x)));
+#else
+  return a.t * b.t - (a.x * b.x + a.y * b.y + a.z * b.z);
+#endif
+}
 
 /// det(w, a, b, c) = <w, covector_cross(a, b, c)>, columns of a matrix.
 LIGHTCONE_INLINE Vec4 covector_cross(const Vec4& a, const Vec4& b, const Vec4& c) {
@@ -256,6 +269,16 @@ LIGHTCONE_INLINE double lorentz_factor(const Vec4& v) {
   const double square = inner(v, v), m = std::sqrt(square < 0 ? 0.0 : square);
   return m == 0 ? std::numeric_limits<double>::infinity() : v.t / m;
 }
+
+struct FactorSums {
+  double sum = 0, largest = -std::numeric_limits<double>::infinity();
+  int64_t above = 0;
+  LIGHTCONE_INLINE FactorSums& operator+=(const FactorSums& s) {
+    sum += s.sum, above += s.above;
+    if (!(s.largest <= largest) && largest == largest) largest = s.largest;  // NaN stays
+    return *this;
+  }
+};
 
 /// y = m c (1, speed beta / |beta|): c is gamma = E / m within its limits, speed = sqrt(1 - 1 / c^2).
 template <bool soft>

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "engine/check.h"
+#include "kernels/pair_aggregations_math.h"
 
 namespace lightcone::kernels {
 
@@ -145,18 +146,20 @@ void for_each_coefficient(const std::vector<MatrixOfMaps>& layout, int64_t in, i
     }
 }
 
-/// One coefficient without the factors of its map and its column.
-template <class T>
-struct Coefficient {
-  const T *direct, *c00, *c01, *c10, *c11;
-  int64_t in, out, M;
-  T operator()(int64_t c, int64_t o, int64_t m) const {
-    if (direct) return direct[(c * out + o) * M + m];
-    return c00[c * M + m] * c10[c * out + o] + c01[o * M + m] * c11[c * out + o];
-  }
-};
-
 }  // namespace cpu
+
+namespace cuda {  // pair_aggregations.cu
+void pair_pool(Context& ctx, const Tensor& x, const Tensor& ptr, Pool pool, Tensor& tokens, Tensor& totals);
+void pair_pool_backward(Context& ctx, const Tensor& dtokens, const Tensor& dtotals, const Tensor& ptr, Pool pool,
+                        const Tensor& add, Tensor& dx);
+void pair_combine(Context& ctx, const Tensor& ab, const Tensor& tokens, const Tensor& ptr, Tensor& y);
+void pair_combine_backward(Context& ctx, const Tensor& dy, const Tensor& ptr, Tensor* dab, Tensor* dtokens);
+void aggregation_matrices(Context& ctx, const AggregationCoefficients& k, int64_t in, int64_t out, int64_t M,
+                          const std::vector<MatrixOfMaps>& layout, std::vector<Tensor>& matrices);
+void aggregation_matrices_backward(Context& ctx, const std::vector<Tensor>& dmatrices, const AggregationCoefficients& k,
+                                   int64_t in, int64_t out, int64_t M, const std::vector<MatrixOfMaps>& layout,
+                                   AggregationCoefficients& gradients);
+}  // namespace cuda
 
 namespace {
 
@@ -166,8 +169,8 @@ struct Sizes {
 
 /// Those of x [E, C].
 Sizes sizes_of(const Context& ctx, const char* where, const char* argument, const Tensor& x, const Tensor& ptr) {
-  check(where, argument, x).rank(2).momentum();
-  check(where, "ptr", ptr).rank(1).dtype(DType::i32);
+  check(ctx, where, argument, x).rank(2).momentum();
+  check(ctx, where, "ptr", ptr).rank(1).dtype(DType::i32);
   const int64_t T = ptr.dim(0) ? ptr.offsets()[ptr.dim(0) - 1] : 0;
   const int64_t jets = check_ptr(ctx, where, "ptr", ptr, T), E = count_all_pairs(ptr);
   if (x.dim(0) != E) fail(where, "{} has {} rows, expected {}, one for each pair", argument, x.dim(0), E);
@@ -186,31 +189,31 @@ const T* data_of(const Tensor& t) {
 struct CoefficientSizes {
   int64_t in, out, M;
 };
-CoefficientSizes check_coefficients(const char* where, const AggregationCoefficients& k) {
+CoefficientSizes check_coefficients(const Context& ctx, const char* where, const AggregationCoefficients& k) {
   CoefficientSizes n{};
   DType dtype;
   if (k.direct.defined()) {
-    check(where, "direct", k.direct).rank(3).momentum();
+    check(ctx, where, "direct", k.direct).rank(3).momentum();
     n = {k.direct.dim(0), k.direct.dim(1), k.direct.dim(2)};
     dtype = k.direct.dtype();
   } else {
-    check(where, "c00", k.c00).rank(2).momentum();
-    check(where, "c10", k.c10).rank(2);
+    check(ctx, where, "c00", k.c00).rank(2).momentum();
+    check(ctx, where, "c10", k.c10).rank(2);
     n = {k.c10.dim(0), k.c10.dim(1), k.c00.dim(1)};
     dtype = k.c00.dtype();
-    check(where, "c00", k.c00).shape({n.in, n.M});
-    check(where, "c01", k.c01).shape({n.out, n.M}).dtype(dtype);
-    check(where, "c10", k.c10).dtype(dtype);
-    check(where, "c11", k.c11).like(k.c10);
+    check(ctx, where, "c00", k.c00).shape({n.in, n.M});
+    check(ctx, where, "c01", k.c01).shape({n.out, n.M}).dtype(dtype);
+    check(ctx, where, "c10", k.c10).dtype(dtype);
+    check(ctx, where, "c11", k.c11).like(k.c10);
   }
   if (n.in == 0 || n.out == 0) fail(where, "{} channels to {}, expected at least one of each", n.in, n.out);
-  if (k.multipliers.defined()) check(where, "multipliers", k.multipliers).shape({n.M}).dtype(dtype);
-  if (k.scale.defined()) check(where, "scale", k.scale).shape({n.in}).dtype(dtype);
+  if (k.multipliers.defined()) check(ctx, where, "multipliers", k.multipliers).shape({n.M}).dtype(dtype);
+  if (k.scale.defined()) check(ctx, where, "scale", k.scale).shape({n.in}).dtype(dtype);
   return n;
 }
 
-void check_layout(const char* where, const CoefficientSizes& n, DType dtype, const std::vector<MatrixOfMaps>& layout,
-                  const std::vector<Tensor>& matrices) {
+void check_layout(const Context& ctx, const char* where, const CoefficientSizes& n, DType dtype,
+                  const std::vector<MatrixOfMaps>& layout, const std::vector<Tensor>& matrices) {
   if (matrices.size() != layout.size())
     fail(where, "{} matrices, expected {}, as the layout has", matrices.size(), layout.size());
   std::vector<bool> seen(n.M);
@@ -223,19 +226,21 @@ void check_layout(const char* where, const CoefficientSizes& n, DType dtype, con
         fail(where, "layout {} asks for map {}, expected one of {} that has no place yet", t, m, n.M);
       if (m >= 0) seen[m] = true;
     }
-    check(where, "matrix", matrices[t]).shape({l.rows * n.out, l.columns * n.in}).dtype(dtype);
+    check(ctx, where, "matrix", matrices[t]).shape({l.rows * n.out, l.columns * n.in}).dtype(dtype);
   }
 }
 
 DType dtype_of(const AggregationCoefficients& k) { return k.direct.defined() ? k.direct.dtype() : k.c00.dtype(); }
 
 template <class T>
-cpu::Coefficient<T> coefficient(const AggregationCoefficients& k, const CoefficientSizes& n) {
+aggregation::Coefficient<T> coefficient(const AggregationCoefficients& k, const CoefficientSizes& n) {
   return {data_of<T>(k.direct),
           data_of<T>(k.c00),
           data_of<T>(k.c01),
           data_of<T>(k.c10),
           data_of<T>(k.c11),
+          data_of<T>(k.multipliers),
+          data_of<T>(k.scale),
           n.in,
           n.out,
           n.M};
@@ -246,9 +251,11 @@ cpu::Coefficient<T> coefficient(const AggregationCoefficients& k, const Coeffici
 void pair_pool(Context& ctx, const Tensor& x, const Tensor& ptr, Pool pool, Tensor& tokens, Tensor& jets) {
   const char* where = "pair_pool";
   const Sizes n = sizes_of(ctx, where, "x", x, ptr);
-  check(where, "tokens", tokens).shape({n.T, 3 * n.C}).dtype(x.dtype());
-  check(where, "jets", jets).shape({n.jets, 2 * n.C}).dtype(x.dtype());
+  check(ctx, where, "tokens", tokens).shape({n.T, 3 * n.C}).dtype(x.dtype());
+  check(ctx, where, "jets", jets).shape({n.jets, 2 * n.C}).dtype(x.dtype());
   const auto scope = ctx.profiler().scope(where, x.bytes() + tokens.bytes() + jets.bytes(), 2. * x.numel());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::pair_pool(ctx, x, ptr, pool, tokens, jets);
   dispatch_momentum(where, x.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
     cpu::pair_pool(ctx, ptr, n.C, x.data<T>(), pool, tokens.data<T>(), jets.data<T>());
@@ -259,10 +266,12 @@ void pair_pool_backward(Context& ctx, const Tensor& dtokens, const Tensor& djets
                         const Tensor& add, Tensor& dx) {
   const char* where = "pair_pool_backward";
   const Sizes n = sizes_of(ctx, where, "dx", dx, ptr);
-  check(where, "dtokens", dtokens).shape({n.T, 3 * n.C}).dtype(dx.dtype());
-  check(where, "djets", djets).shape({n.jets, 2 * n.C}).dtype(dx.dtype());
-  if (add.defined()) check(where, "add", add).like(dx);
+  check(ctx, where, "dtokens", dtokens).shape({n.T, 3 * n.C}).dtype(dx.dtype());
+  check(ctx, where, "djets", djets).shape({n.jets, 2 * n.C}).dtype(dx.dtype());
+  if (add.defined()) check(ctx, where, "add", add).like(dx);
   const auto scope = ctx.profiler().scope(where, (add.defined() ? 2. : 1.) * dx.bytes() + dtokens.bytes(), dx.numel());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::pair_pool_backward(ctx, dtokens, djets, ptr, pool, add, dx);
   dispatch_momentum(where, dx.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
     cpu::pair_pool_backward(ctx, ptr, n.C, dtokens.data<T>(), djets.data<T>(), pool, data_of<T>(add), dx.data<T>());
@@ -272,9 +281,11 @@ void pair_pool_backward(Context& ctx, const Tensor& dtokens, const Tensor& djets
 void pair_combine(Context& ctx, const Tensor& ab, const Tensor& tokens, const Tensor& ptr, Tensor& y) {
   const char* where = "pair_combine";
   const Sizes n = sizes_of(ctx, where, "y", y, ptr);
-  check(where, "tokens", tokens).shape({n.T, 3 * n.C}).dtype(y.dtype());
-  if (ab.defined()) check(where, "ab", ab).shape({n.E, 2 * n.C}).dtype(y.dtype());
+  check(ctx, where, "tokens", tokens).shape({n.T, 3 * n.C}).dtype(y.dtype());
+  if (ab.defined()) check(ctx, where, "ab", ab).shape({n.E, 2 * n.C}).dtype(y.dtype());
   const auto scope = ctx.profiler().scope(where, (ab.defined() ? 3. : 1.) * y.bytes() + tokens.bytes(), 3. * y.numel());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::pair_combine(ctx, ab, tokens, ptr, y);
   dispatch_momentum(where, y.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
     cpu::pair_combine(ctx, ptr, n.C, data_of<T>(ab), tokens.data<T>(), y.data<T>());
@@ -284,9 +295,11 @@ void pair_combine(Context& ctx, const Tensor& ab, const Tensor& tokens, const Te
 void pair_combine_backward(Context& ctx, const Tensor& dy, const Tensor& ptr, Tensor* dab, Tensor* dtokens) {
   const char* where = "pair_combine_backward";
   const Sizes n = sizes_of(ctx, where, "dy", dy, ptr);
-  if (dtokens) check(where, "dtokens", *dtokens).shape({n.T, 3 * n.C}).dtype(dy.dtype());
-  if (dab) check(where, "dab", *dab).shape({n.E, 2 * n.C}).dtype(dy.dtype());
+  if (dtokens) check(ctx, where, "dtokens", *dtokens).shape({n.T, 3 * n.C}).dtype(dy.dtype());
+  if (dab) check(ctx, where, "dab", *dab).shape({n.E, 2 * n.C}).dtype(dy.dtype());
   const auto scope = ctx.profiler().scope(where, (dab ? 3. : 1.) * dy.bytes(), 2. * dy.numel());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::pair_combine_backward(ctx, dy, ptr, dab, dtokens);
   dispatch_momentum(where, dy.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
     cpu::pair_combine_backward(ctx, ptr, n.C, dy.data<T>(), data_of<T>(dab), data_of<T>(dtokens));
@@ -296,18 +309,19 @@ void pair_combine_backward(Context& ctx, const Tensor& dy, const Tensor& ptr, Te
 void aggregation_matrices(Context& ctx, const AggregationCoefficients& k, const std::vector<MatrixOfMaps>& layout,
                           std::vector<Tensor>& matrices) {
   const char* where = "aggregation_matrices";
-  const CoefficientSizes n = check_coefficients(where, k);
-  check_layout(where, n, dtype_of(k), layout, matrices);
+  const CoefficientSizes n = check_coefficients(ctx, where, k);
+  check_layout(ctx, where, n, dtype_of(k), layout, matrices);
   const auto scope = ctx.profiler().scope(where, 0, 3. * n.in * n.out * n.M);
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::aggregation_matrices(ctx, k, n.in, n.out, n.M, layout, matrices);
   dispatch_momentum(where, dtype_of(k), [&](auto type) {
     using T = typename decltype(type)::type;
     const auto value = coefficient<T>(k, n);
-    const T *f = data_of<T>(k.multipliers), *scale = data_of<T>(k.scale);
     for (Tensor& matrix : matrices) std::fill_n(matrix.data<T>(), matrix.numel(), T(0));
     cpu::for_each_coefficient(layout, n.in, n.out,
                               [&](size_t t, int64_t row, int64_t column, int64_t c, int64_t o, int64_t m) {
                                 matrices[t].data<T>()[row * matrices[t].dim(1) + column] =
-                                    value(c, o, m) * (f ? f[m] : T(1)) * (scale ? scale[column % n.in] : T(1));
+                                    value(c, o, m) * value.by_map(m) * value.by_channel(column);
                               });
   });
 }
@@ -315,20 +329,22 @@ void aggregation_matrices(Context& ctx, const AggregationCoefficients& k, const 
 void aggregation_matrices_backward(Context& ctx, const std::vector<Tensor>& dmatrices, const AggregationCoefficients& k,
                                    const std::vector<MatrixOfMaps>& layout, AggregationCoefficients& gradients) {
   const char* where = "aggregation_matrices_backward";
-  const CoefficientSizes n = check_coefficients(where, k);
-  check_layout(where, n, dtype_of(k), layout, dmatrices);
+  const CoefficientSizes n = check_coefficients(ctx, where, k);
+  check_layout(ctx, where, n, dtype_of(k), layout, dmatrices);
   auto same = [&](const char* name, const Tensor& gradient, const Tensor& of) {
-    if (of.defined()) check(where, fmt::format("the gradient of {}", name), gradient).like(of);
+    if (of.defined()) check(ctx, where, fmt::format("the gradient of {}", name), gradient).like(of);
   };
   same("direct", gradients.direct, k.direct);
   same("c00", gradients.c00, k.c00), same("c01", gradients.c01, k.c01);
   same("c10", gradients.c10, k.c10), same("c11", gradients.c11, k.c11);
   same("multipliers", gradients.multipliers, k.multipliers), same("scale", gradients.scale, k.scale);
   const auto scope = ctx.profiler().scope(where, 0, 12. * n.in * n.out * n.M);
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda)
+      return cuda::aggregation_matrices_backward(ctx, dmatrices, k, n.in, n.out, n.M, layout, gradients);
   dispatch_momentum(where, dtype_of(k), [&](auto type) {
     using T = typename decltype(type)::type;
     const auto value = coefficient<T>(k, n);
-    const T *f = data_of<T>(k.multipliers), *scale = data_of<T>(k.scale);
     auto cleared = [](const Tensor& of, Tensor& gradient) -> T* {
       if (!of.defined()) return nullptr;
       std::fill_n(gradient.data<T>(), gradient.numel(), T(0));
@@ -337,23 +353,22 @@ void aggregation_matrices_backward(Context& ctx, const std::vector<Tensor>& dmat
     T *direct = cleared(k.direct, gradients.direct), *d00 = cleared(k.c00, gradients.c00),
       *d01 = cleared(k.c01, gradients.c01), *d10 = cleared(k.c10, gradients.c10), *d11 = cleared(k.c11, gradients.c11),
       *df = cleared(k.multipliers, gradients.multipliers), *dscale = cleared(k.scale, gradients.scale);
-    cpu::for_each_coefficient(layout, n.in, n.out,
-                              [&](size_t t, int64_t row, int64_t column, int64_t c, int64_t o, int64_t m) {
-                                const T dy = dmatrices[t].data<T>()[row * dmatrices[t].dim(1) + column],
-                                        x = value(c, o, m), by_map = f ? f[m] : T(1),
-                                        by_channel = scale ? scale[column % n.in] : T(1), dx = dy * by_map * by_channel;
-                                if (df) df[m] += dy * x * by_channel;
-                                if (dscale) dscale[column % n.in] += dy * x * by_map;
-                                if (direct) {
-                                  direct[(c * n.out + o) * n.M + m] = dx;
-                                  return;
-                                }
-                                const int64_t co = c * n.out + o;
-                                d00[c * n.M + m] += dx * value.c10[co];
-                                d10[co] += dx * value.c00[c * n.M + m];
-                                d01[o * n.M + m] += dx * value.c11[co];
-                                d11[co] += dx * value.c01[o * n.M + m];
-                              });
+    cpu::for_each_coefficient(
+        layout, n.in, n.out, [&](size_t t, int64_t row, int64_t column, int64_t c, int64_t o, int64_t m) {
+          const T dy = dmatrices[t].data<T>()[row * dmatrices[t].dim(1) + column], x = value(c, o, m),
+                  by_map = value.by_map(m), by_channel = value.by_channel(column), dx = dy * by_map * by_channel;
+          if (df) df[m] += dy * x * by_channel;
+          if (dscale) dscale[column % n.in] += dy * x * by_map;
+          if (direct) {
+            direct[(c * n.out + o) * n.M + m] = dx;
+            return;
+          }
+          const int64_t co = c * n.out + o;
+          d00[c * n.M + m] += dx * value.c10[co];
+          d10[co] += dx * value.c00[c * n.M + m];
+          d01[o * n.M + m] += dx * value.c11[co];
+          d11[co] += dx * value.c01[o * n.M + m];
+        });
   });
 }
 

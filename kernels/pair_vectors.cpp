@@ -101,14 +101,27 @@ void pair_products_backward(Context& ctx, const S* dy, const S* q, const S* k, c
 
 }  // namespace cpu
 
+namespace cuda {  // pair_vectors.cu
+void pair_masses(Context& ctx, const Tensor& p, const Tensor& ptr, double mean, double std, Tensor& e);
+void pair_masses_backward(Context& ctx, const Tensor& de, const Tensor& p, const Tensor& ptr, double std, Tensor& dp);
+void pair_products(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& ptr, int64_t n, int64_t D, Tensor& y);
+void pair_products_backward(Context& ctx, const Tensor& dy, const Tensor& q, const Tensor& k, const Tensor& ptr,
+                            int64_t n, int64_t D, Tensor* dq, Tensor* dk);
+void pair_vectors(Context& ctx, const Tensor& p, const Tensor& logits, const Tensor& ptr, const PairVectorsOptions& o,
+                  Tensor& vectors, Tensor& norm);
+void pair_vectors_backward(Context& ctx, const Tensor& dvectors, const Tensor& p, const Tensor& logits,
+                           const Tensor& ptr, const PairVectorsOptions& o, const Tensor& vectors, const Tensor& norm,
+                           Tensor* dlogits, Tensor* dp);
+}  // namespace cuda
+
 namespace {
 
 /// Checks p and ptr, and the rows of numbers of pairs. Returns T.
 int64_t check_pairs(const Context& ctx, const char* where, const Tensor& p, const Tensor& ptr, const char* argument,
                     const Tensor& x) {
-  check(where, "p", p).rank(2).columns(4).momentum();
+  check(ctx, where, "p", p).rank(2).columns(4).momentum();
   check_ptr(ctx, where, "ptr", ptr, p.dim(0));
-  check(where, argument, x).rank(2).momentum();
+  check(ctx, where, argument, x).rank(2).momentum();
   const int64_t E = count_all_pairs(ptr);
   if (x.dim(0) != E) fail(where, "{} has {} rows, expected {}, one for each pair", argument, x.dim(0), E);
   return p.dim(0);
@@ -124,12 +137,12 @@ struct Products {
 };
 Products check_products(const Context& ctx, const char* where, const Tensor& q, const Tensor& k, const Tensor& ptr,
                         const Tensor& y) {
-  check(where, "q", q).rank(2).momentum();
-  check(where, "k", k).like(q);
+  check(ctx, where, "q", q).rank(2).momentum();
+  check(ctx, where, "k", k).like(q);
   check_ptr(ctx, where, "ptr", ptr, q.dim(0));
-  check(where, "y", y).rank(2).dtype(q.dtype());
+  check(ctx, where, "y", y).rank(2).dtype(q.dtype());
   const int64_t n = y.dim(1);
-  check(where, "y", y).shape({count_all_pairs(ptr), n});
+  check(ctx, where, "y", y).shape({count_all_pairs(ptr), n});
   if (n == 0 || q.dim(1) % n) fail(where, "q has {} columns for {} products, expected a multiple", q.dim(1), n);
   return {n, q.dim(1) / n};
 }
@@ -139,9 +152,11 @@ Products check_products(const Context& ctx, const char* where, const Tensor& q, 
 void pair_masses(Context& ctx, const Tensor& p, const Tensor& ptr, double mean, double std, Tensor& e) {
   const char* where = "pair_masses";
   check_pairs(ctx, where, p, ptr, "e", e);
-  check(where, "e", e).columns(1);
+  check(ctx, where, "e", e).columns(1);
   check_std(where, mean, std);
   const auto scope = ctx.profiler().scope(where, p.bytes() + e.bytes(), 14. * e.numel());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::pair_masses(ctx, p, ptr, mean, std, e);
   const InDouble momenta(ctx, p);
   dispatch_momentum(where, e.dtype(), [&](auto type) {
     cpu::pair_masses(ctx, momenta, ptr, mean, std, e.data<typename decltype(type)::type>());
@@ -151,10 +166,12 @@ void pair_masses(Context& ctx, const Tensor& p, const Tensor& ptr, double mean, 
 void pair_masses_backward(Context& ctx, const Tensor& de, const Tensor& p, const Tensor& ptr, double std, Tensor& dp) {
   const char* where = "pair_masses_backward";
   check_pairs(ctx, where, p, ptr, "de", de);
-  check(where, "de", de).columns(1);
+  check(ctx, where, "de", de).columns(1);
   check_std(where, 0, std);
-  check(where, "dp", dp).like(p);
+  check(ctx, where, "dp", dp).like(p);
   const auto scope = ctx.profiler().scope(where, p.bytes() + dp.bytes() + 2. * de.bytes(), 30. * de.numel());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::pair_masses_backward(ctx, de, p, ptr, std, dp);
   const InDouble momenta(ctx, p);
   FromDouble to(ctx, &dp);
   dispatch_momentum(where, de.dtype(), [&](auto type) {
@@ -166,6 +183,8 @@ void pair_products(Context& ctx, const Tensor& q, const Tensor& k, const Tensor&
   const char* where = "pair_products";
   const auto [n, D] = check_products(ctx, where, q, k, ptr, y);
   const auto scope = ctx.profiler().scope(where, q.bytes() + k.bytes() + y.bytes(), 2. * D * y.numel());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::pair_products(ctx, q, k, ptr, n, D, y);
   dispatch_momentum(where, q.dtype(), [&, n = n, D = D](auto type) {
     using S = typename decltype(type)::type;
     cpu::pair_products(ctx, q.data<S>(), k.data<S>(), ptr, n, D, y.data<S>());
@@ -176,9 +195,11 @@ void pair_products_backward(Context& ctx, const Tensor& dy, const Tensor& q, con
                             Tensor* dq, Tensor* dk) {
   const char* where = "pair_products_backward";
   const auto [n, D] = check_products(ctx, where, q, k, ptr, dy);
-  if (dq) check(where, "dq", *dq).like(q);
-  if (dk) check(where, "dk", *dk).like(k);
+  if (dq) check(ctx, where, "dq", *dq).like(q);
+  if (dk) check(ctx, where, "dk", *dk).like(k);
   const auto scope = ctx.profiler().scope(where, 2 * (q.bytes() + k.bytes()) + dy.bytes(), 4. * D * dy.numel());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::pair_products_backward(ctx, dy, q, k, ptr, n, D, dq, dk);
   dispatch_momentum(where, q.dtype(), [&, n = n, D = D](auto type) {
     using S = typename decltype(type)::type;
     cpu::pair_products_backward(ctx, dy.data<S>(), q.data<S>(), k.data<S>(), ptr, n, D, dq ? dq->data<S>() : nullptr,
@@ -191,9 +212,11 @@ void pair_vectors(Context& ctx, const Tensor& p, const Tensor& logits, const Ten
   const char* where = "pair_vectors";
   const int64_t T = check_pairs(ctx, where, p, ptr, "logits", logits), n = logits.dim(1);
   if (n == 0) fail(where, "logits has 0 columns, expected one for each vector");
-  check(where, "vectors", vectors).shape({T, n, 4}).dtype(p.dtype());
-  check(where, "norm", norm).shape({T}).dtype(DType::f64);
+  check(ctx, where, "vectors", vectors).shape({T, n, 4}).dtype(p.dtype());
+  check(ctx, where, "norm", norm).shape({T}).dtype(DType::f64);
   const auto scope = ctx.profiler().scope(where, p.bytes() + logits.bytes() + vectors.bytes(), 20. * logits.numel());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::pair_vectors(ctx, p, logits, ptr, o, vectors, norm);
   const InDouble momenta(ctx, p);
   FromDouble y(ctx, &vectors);
   dispatch_momentum(where, logits.dtype(), [&](auto type) {
@@ -210,13 +233,16 @@ void pair_vectors_backward(Context& ctx, const Tensor& dvectors, const Tensor& p
                            Tensor* dlogits, Tensor* dp) {
   const char* where = "pair_vectors_backward";
   const int64_t T = check_pairs(ctx, where, p, ptr, "logits", logits), n = logits.dim(1);
-  check(where, "vectors", vectors).shape({T, n, 4}).dtype(p.dtype());
-  check(where, "dvectors", dvectors).like(vectors);
-  check(where, "norm", norm).shape({T}).dtype(DType::f64);
-  if (dlogits) check(where, "dlogits", *dlogits).like(logits);
-  if (dp) check(where, "dp", *dp).like(p);
+  check(ctx, where, "vectors", vectors).shape({T, n, 4}).dtype(p.dtype());
+  check(ctx, where, "dvectors", dvectors).like(vectors);
+  check(ctx, where, "norm", norm).shape({T}).dtype(DType::f64);
+  if (dlogits) check(ctx, where, "dlogits", *dlogits).like(logits);
+  if (dp) check(ctx, where, "dp", *dp).like(p);
   const auto scope =
       ctx.profiler().scope(where, 2. * (p.bytes() + logits.bytes() + vectors.bytes()), 60. * logits.numel());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda)
+      return cuda::pair_vectors_backward(ctx, dvectors, p, logits, ptr, o, vectors, norm, dlogits, dp);
   const InDouble momenta(ctx, p), y(ctx, vectors), dy(ctx, dvectors);
   FromDouble to_p(ctx, dp);
   dispatch_momentum(where, logits.dtype(), [&](auto type) {

@@ -59,15 +59,22 @@ void dropout(Context& ctx, const Draw& draw, double p, int64_t n, const T* x, T*
 }
 }  // namespace cpu
 
+namespace cuda {  // random.cu
+void fill(Context& ctx, const char* where, bool normal, const Draw& draw, double base, double factor, Tensor& y);
+void dropout(Context& ctx, const Draw& draw, double p, const Tensor& x, Tensor& y);
+}  // namespace cuda
+
 static void check_recorded(const char* operation, const Draw& draw, const Tensor& y) {
   if (draw.recorded && static_cast<int64_t>(draw.recorded->size()) < y.numel())
     fail(operation, "{} recorded numbers for {} elements", draw.recorded->size(), y.numel());
 }
 
 void fill_uniform(Context& ctx, const Draw& draw, double low, double high, Tensor& y) {
-  check("fill_uniform", "y", y).compute();
+  check(ctx, "fill_uniform", "y", y).compute();
   check_recorded("fill_uniform", draw, y);
   const auto scope = ctx.profiler().scope("fill_uniform", y.bytes());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::fill(ctx, "fill_uniform", false, draw, low, high - low, y);
   dispatch_compute("fill_uniform", y.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
     cpu::fill(ctx, y.numel(), y.data<T>(), [&](int64_t i) { return low + (high - low) * draw.uniform53(i); });
@@ -75,9 +82,11 @@ void fill_uniform(Context& ctx, const Draw& draw, double low, double high, Tenso
 }
 
 void fill_normal(Context& ctx, const Draw& draw, double mean, double deviation, Tensor& y) {
-  check("fill_normal", "y", y).compute();
+  check(ctx, "fill_normal", "y", y).compute();
   check_recorded("fill_normal", draw, y);
   const auto scope = ctx.profiler().scope("fill_normal", y.bytes());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::fill(ctx, "fill_normal", true, draw, mean, deviation, y);
   dispatch_compute("fill_normal", y.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
     cpu::fill(ctx, y.numel(), y.data<T>(), [&](int64_t i) { return mean + deviation * draw.normal(i); });
@@ -85,11 +94,13 @@ void fill_normal(Context& ctx, const Draw& draw, double mean, double deviation, 
 }
 
 void dropout(Context& ctx, const Draw& draw, double p, const Tensor& x, Tensor& y) {
-  check("dropout", "x", x).compute();
-  check("dropout", "y", y).like(x);
+  check(ctx, "dropout", "x", x).compute();
+  check(ctx, "dropout", "y", y).like(x);
   if (!(p >= 0 && p < 1)) fail("dropout", "p is {}, expected 0 <= p < 1", p);
   check_recorded("dropout", draw, x);
   const auto scope = ctx.profiler().scope("dropout", 2. * x.bytes(), x.numel());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::dropout(ctx, draw, p, x, y);
   dispatch_compute("dropout", x.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
     cpu::dropout(ctx, draw, p, x.numel(), x.data<T>(), y.data<T>());

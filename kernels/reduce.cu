@@ -131,6 +131,17 @@ void sum(Context& ctx, const Tensor& x, Over over, double scale, Tensor& y) {
   });
 }
 
+void column_sums(Context& ctx, const char* where, const Tensor& x, Tensor& y) {
+  auto run = [&](auto in, auto out) {
+    using T = typename decltype(in)::type;
+    using Out = typename decltype(out)::type;
+    const int64_t cols = y.numel();
+    sum_leading<T, sum_type<T>>(where, ctx, cols ? x.numel() / cols : 0, cols, x.data<T>(), Itself(), 1, y.data<Out>());
+  };
+  if (x.dtype() == DType::bf16 && y.dtype() == DType::f32) return run(Type<bf16>(), Type<float>());
+  dispatch_compute(where, x.dtype(), [&](auto type) { run(type, type); });
+}
+
 void sum_backward(Context& ctx, const Tensor& dy, Over over, double scale, Tensor& dx) {
   if (dx.numel() == 0) return;
   dispatch_compute("sum_backward", dx.dtype(), [&](auto type) {

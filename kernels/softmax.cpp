@@ -56,13 +56,20 @@ void softmax_backward(Context& ctx, int64_t rows, int64_t cols, const T* dy, con
 }
 }  // namespace cpu
 
+namespace cuda {  // softmax.cu
+void softmax(Context& ctx, const char* where, bool log, const Tensor& x, Tensor& y);
+void softmax_backward(Context& ctx, const char* where, bool log, const Tensor& dy, const Tensor& y, Tensor& dx);
+}  // namespace cuda
+
 namespace {
 template <bool log>
 void forward(const char* name, Context& ctx, const Tensor& x, Tensor& y) {
-  check(name, "x", x).rank(2).compute();
+  check(ctx, name, "x", x).rank(2).compute();
   if (x.dim(1) == 0) fail(name, "x has 0 columns");
-  check(name, "y", y).like(x);
+  check(ctx, name, "y", y).like(x);
   const auto scope = ctx.profiler().scope(name, 2. * x.bytes(), 5. * x.numel());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::softmax(ctx, name, log, x, y);
   dispatch_compute(name, x.dtype(), [&](auto type) {
     using E = typename decltype(type)::type;
     cpu::softmax<log, E>(ctx, x.dim(0), x.dim(1), x.data<E>(), y.data<E>());
@@ -71,11 +78,13 @@ void forward(const char* name, Context& ctx, const Tensor& x, Tensor& y) {
 
 template <bool log>
 void backward(const char* name, Context& ctx, const Tensor& dy, const Tensor& y, Tensor& dx) {
-  check(name, "y", y).rank(2).compute();
+  check(ctx, name, "y", y).rank(2).compute();
   if (y.dim(1) == 0) fail(name, "y has 0 columns");
-  check(name, "dy", dy).like(y);
-  check(name, "dx", dx).like(y);
+  check(ctx, name, "dy", dy).like(y);
+  check(ctx, name, "dx", dx).like(y);
   const auto scope = ctx.profiler().scope(name, 3. * y.bytes(), 4. * y.numel());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::softmax_backward(ctx, name, log, dy, y, dx);
   dispatch_compute(name, y.dtype(), [&](auto type) {
     using E = typename decltype(type)::type;
     cpu::softmax_backward<log, E>(ctx, y.dim(0), y.dim(1), dy.data<E>(), y.data<E>(), dx.data<E>());

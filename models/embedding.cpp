@@ -124,8 +124,19 @@ void copy_scalars(Context& ctx, const Layout& layout, int64_t B, int64_t S, cons
 
 }  // namespace
 
-Embedding embed_jets(Context& ctx, const EmbeddingConfig& config, const Tensor& fourmomenta, const Tensor& scalars,
+Embedding Embedding::on(Context& ctx) const {
+  Embedding out = *this;
+  if (ctx.device() == Device::cpu) return out;
+  for (Tensor Embedding::*part :
+       {&Embedding::fourmomenta, &Embedding::scalars, &Embedding::tagging_features, &Embedding::jets})
+    out.*part = ctx.here(out.*part);
+  out.ptr = ctx.offsets(ptr.offsets());
+  return out;
+}
+
+Embedding embed_jets(Context& context, const EmbeddingConfig& config, const Tensor& fourmomenta, const Tensor& scalars,
                      const Tensor& ptr, DType network_dtype, EmbeddingParts parts) {
+  Context& ctx = context.host();
   config.validate();
   check("embed_jets", "fourmomenta", fourmomenta).rank(2).columns(4).momentum();
   check("embed_jets", "scalars", scalars).rank(2).compute();
@@ -139,6 +150,7 @@ Embedding embed_jets(Context& ctx, const EmbeddingConfig& config, const Tensor& 
   const int64_t B = ptr.dim(0) - 1, F = kernels::num_tagging_features(which);
 
   Embedding out;
+  out.spurions = S;
   out.ptr = ctx.empty({B + 1}, DType::i32);
   const Layout layout{ptr.data<int32_t>(), out.ptr.data<int32_t>(), S};
   const int64_t tokens = lay_out(layout, B, fourmomenta.dim(0), config.max_particles);

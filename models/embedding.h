@@ -58,6 +58,9 @@ struct Embedding {
   Tensor batch;             ///< [T] i32, the jet of a token
   Tensor ptr;               ///< [B + 1] i32, the first token of a jet
   Tensor jets;              ///< [B, 4], the sum of a jet's constituents, in the dtype of fourmomenta
+  int64_t spurions;         ///< S
+  /// The same where ctx computes, but for is_spurion and batch, which stay on the CPU.
+  Embedding on(Context& ctx) const;
 };
 
 /// What a network reads of an embedding. A part that is left out has no rows (spurions) or columns (tagging features);
@@ -75,7 +78,7 @@ struct EmbeddingParts {
 ///   scalars       [T, S]   f64, f32 or bf16; S may be 0
 ///   ptr           [B + 1]  i32
 ///
-/// One pass over each jet, in f64. Throws Error if a shape or dtype differs, if ptr does not run from 0 to T, if a jet
+/// One pass over each jet, in f64, on the CPU: all tensors are there, and the result, whatever ctx computes on. Throws Error if a shape or dtype differs, if ptr does not run from 0 to T, if a jet
 /// has no constituents or if `config` is not valid.
 Embedding embed_jets(Context& ctx, const EmbeddingConfig& config, const Tensor& fourmomenta, const Tensor& scalars,
                      const Tensor& ptr, DType network_dtype, EmbeddingParts parts = {});

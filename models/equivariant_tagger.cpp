@@ -12,14 +12,15 @@ namespace {
 constexpr double momentum_unit = 20;  // GeV
 
 Tensor in_network_units(Context& ctx, const Embedding& e, DType dtype) {
-  Tensor wide = ctx.empty(e.fourmomenta.shape(), DType::f64), out = ctx.empty(e.fourmomenta.shape(), dtype);
-  kernels::cast(ctx, e.fourmomenta, wide);
+  Context& host = ctx.host();
+  Tensor wide = host.empty(e.fourmomenta.shape(), DType::f64), out = host.empty(e.fourmomenta.shape(), dtype);
+  kernels::cast(host, e.fourmomenta, wide);
   const bool* spurion = e.is_spurion.data<bool>();
   double* p = wide.data<double>();
   for (int64_t i = 0; i < wide.numel(); ++i)
     if (!spurion[i / 4]) p[i] /= momentum_unit;
-  kernels::cast(ctx, wide, out);
-  return out;
+  kernels::cast(host, wide, out);
+  return ctx.here(out);
 }
 
 }  // namespace
@@ -41,9 +42,10 @@ int64_t EquivariantTagger::num_scalars(const TaggingTask& task) const {
 
 EquivariantTagger::Tokens EquivariantTagger::tokens(Tape& tape, const JetSet& jets) const {
   Context& ctx = tape.context();
-  const Tensor extra = jets.scalars.defined() ? jets.scalars : ctx.empty({jets.fourmomenta.dim(0), 0}, dtype_);
-  const Embedding e = embed_jets(ctx, embedding_, jets.fourmomenta, extra, jets.ptr, dtype_);
-  Var momenta = tape.constant(in_network_units(ctx, e, dtype_)),
+  const Tensor extra = jets.scalars.defined() ? jets.scalars : ctx.host().empty({jets.fourmomenta.dim(0), 0}, dtype_);
+  const Embedding embedded = embed_jets(ctx, embedding_, jets.fourmomenta, extra, jets.ptr, dtype_),
+                  e = embedded.on(ctx);
+  Var momenta = tape.constant(in_network_units(ctx, embedded, dtype_)),
       scalars = concat({tape.constant(e.scalars), tape.constant(e.tagging_features)});
   Tensor ptr = e.ptr;
   if (!mean_aggregation_) {

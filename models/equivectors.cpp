@@ -43,17 +43,17 @@ kernels::Pool edge_aggregation(const std::string& aggr) {
 }
 
 PairStandard::PairStandard(Context& ctx) {
-  inited.value = ctx.of({}, DType::boolean, std::vector<double>{0});
-  mean.value = ctx.of({}, DType::f64, std::vector<double>{0});
-  std.value = ctx.of({}, DType::f64, std::vector<double>{1});
+  inited.value = ctx.host().of({}, DType::boolean, std::vector<double>{0});
+  mean.value = ctx.host().of({}, DType::f64, std::vector<double>{0});
+  std.value = ctx.host().of({}, DType::f64, std::vector<double>{1});
 }
 
 void PairStandard::measure(Context& ctx, const Tensor& fourmomenta, const Tensor& ptr) {
   if (inited.value.item() != 0) return;
   const EdgeStatistics found = edge_statistics(ctx, fourmomenta, ptr);
-  mean.value = ctx.of({}, DType::f64, std::vector<double>{found.mean});
-  std.value = ctx.of({}, DType::f64, std::vector<double>{found.std});
-  inited.value = ctx.of({}, DType::boolean, std::vector<double>{1});
+  mean.value = ctx.host().of({}, DType::f64, std::vector<double>{found.mean});
+  std.value = ctx.host().of({}, DType::f64, std::vector<double>{found.std});
+  inited.value = ctx.host().of({}, DType::boolean, std::vector<double>{1});
 }
 
 EdgeStatistics PairStandard::statistics(const char* network) const {

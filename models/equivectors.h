@@ -29,7 +29,8 @@ EdgeMomentum edge_momentum(const std::string& operation);  ///< add, diff or sin
 EdgeWeight edge_weight(const std::string& nonlinearity);   ///< softmax, exp or softplus
 kernels::Pool edge_aggregation(const std::string& aggr);   ///< sum (add) or mean
 
-/// Mean and spread of ln (p_i + p_j)^2 on the first training batch: buffers edge_inited, edge_mean, edge_std.
+/// Mean and spread of ln (p_i + p_j)^2 on the first training batch: buffers edge_inited, edge_mean, edge_std,
+/// which stay on the CPU.
 struct PairStandard {
   Buffer inited, mean, std;
   explicit PairStandard(Context& ctx);

@@ -41,7 +41,7 @@ std::vector<int64_t> widths(int64_t in, int64_t hidden, int64_t layers) {
 /// Per constituent: how often the last bias of a message is added up, [T, 1].
 Tensor times_of_bias(Context& ctx, const Tensor& ptr, int64_t rows, Pool aggregation, DType dtype) {
   std::vector<double> times(static_cast<size_t>(rows));
-  const auto offsets = ptr.span<int32_t>();
+  const auto offsets = ptr.offsets();
   for (size_t b = 0; b + 1 < offsets.size(); ++b) {
     const int32_t others = offsets[b + 1] - offsets[b] - 1;
     std::fill(times.begin() + offsets[b], times.begin() + offsets[b + 1],
@@ -148,7 +148,7 @@ Var GraphNet::operator()(const Var& x, const Tensor& ptr, const Frames& frames, 
   if (with_edges != edges.value().defined())
     fail("GraphNet", "num_edge_attr is {}, but edges are {}", config_.num_edge_attr.value_or(0),
          with_edges ? "not there" : "given");
-  kernels::check_ptr(ctx, "GraphNet", "ptr", ptr, x.dim(0));
+  kernels::check_ptr(x.context(), "GraphNet", "ptr", ptr, x.dim(0));
   const Tensor times =
       times_of_bias(x.context(), ptr, x.dim(0), config_.aggr == "mean" ? Pool::mean : Pool::sum, h.dtype());
   for (auto& block : blocks_) {

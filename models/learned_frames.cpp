@@ -82,14 +82,13 @@ Frames LearnedFrames::from_vectors(const Var& fourmomenta, Var vectors, const Te
 Var LearnedFrames::matrices(const Var& fourmomenta, const Var& vectors, Intermediates* intermediates) const {
   Tape& tape = vectors.tape();
   const int64_t T = vectors.dim(0), n = vectors.dim(1);
-  auto observe = [&](const char* name, double value, Observation::Kind kind) {
+  auto observe = [&](const char* name, const Tensor& value, Observation::Kind kind) {
     tape.observe(name, value, kind, static_cast<double>(T));
-    if (intermediates)
-      (*intermediates)[std::string("tracker/") + name] = tape.context().of({1}, DType::f64, {&value, 1});
+    if (intermediates) (*intermediates)[std::string("tracker/") + name] = value;
   };
   auto finish = [&](const RegularisedFrames& made, const char* dependent) {
-    observe("reg_lightlike", static_cast<double>(made.lightlike()), Observation::sum);
-    observe(dependent, static_cast<double>(made.dependent()), Observation::sum);
+    observe("reg_lightlike", made.counts.narrow(0, 1), Observation::sum);
+    observe(dependent, made.counts.narrow(1, 1), Observation::sum);
     return made.frames;
   };
   if (type_ == Type::so13) return finish(orthonormal_frames(vectors, config_.ortho_kwargs), "reg_coplanar");
@@ -119,9 +118,9 @@ Var LearnedFrames::matrices(const Var& fourmomenta, const Var& vectors, Intermed
   if (type_ == Type::pd || type_ == Type::z) {
     const ClampedBoost clamped = clamp_boost(boost, config_.gamma_max, config_.gamma_hardness);
     boost = clamped.boost;
-    observe("gamma_mean", clamped.mean(), Observation::mean);
-    observe("gamma_max", clamped.largest(), Observation::max);
-    if (config_.gamma_max) observe("reg_gammamax", clamped.above(), Observation::sum);
+    observe("gamma_mean", clamped.statistics.narrow(0, 1), Observation::mean);
+    observe("gamma_max", clamped.statistics.narrow(1, 1), Observation::max);
+    if (config_.gamma_max) observe("reg_gammamax", clamped.statistics.narrow(2, 1), Observation::sum);
   }
   return finish(polar_decomposition(boost, reshape(references, {T, 2, 4}), config_.ortho_kwargs), "reg_collinear");
 }

@@ -18,16 +18,14 @@ int64_t features_for_frames(const EmbeddingConfig& embedding, const TaggingTask&
 struct Constituents {
   Tensor rows, ptr;
   Constituents(Context& ctx, const Embedding& e) {
-    const auto spurion = e.is_spurion.span<bool>();
-    const auto old = e.ptr.span<int32_t>();
-    std::vector<double> kept, offsets = {0};
+    const auto old = e.ptr.offsets();
+    std::vector<int32_t> kept, offsets = {0};
     for (size_t b = 0; b + 1 < old.size(); ++b) {
-      for (int32_t t = old[b]; t < old[b + 1]; ++t)
-        if (!spurion[t]) kept.push_back(t);
-      offsets.push_back(static_cast<double>(kept.size()));
+      for (auto t = old[b] + static_cast<int32_t>(e.spurions); t < old[b + 1]; ++t) kept.push_back(t);
+      offsets.push_back(static_cast<int32_t>(kept.size()));
     }
-    rows = ctx.of({static_cast<int64_t>(kept.size())}, DType::i32, kept);
-    ptr = ctx.of({static_cast<int64_t>(offsets.size())}, DType::i32, offsets);
+    rows = ctx.offsets(kept);
+    ptr = ctx.offsets(offsets);
   }
 };
 
@@ -62,9 +60,10 @@ LlocaTagger::LlocaTagger(Context& ctx, const Json& framesnet, const TaggingTask&
 }
 
 Embedding LlocaTagger::embed(Context& ctx, const JetSet& jets) const {
-  const Tensor scalars = jets.scalars.defined() ? jets.scalars : ctx.empty({jets.fourmomenta.dim(0), 0}, dtype_);
+  const Tensor scalars = jets.scalars.defined() ? jets.scalars : ctx.host().empty({jets.fourmomenta.dim(0), 0}, dtype_);
   return embed_jets(ctx, embedding_, jets.fourmomenta, scalars, jets.ptr, dtype_,
-                    {.spurions = !framesnet_->is_identity()});
+                    {.spurions = !framesnet_->is_identity()})
+      .on(ctx);
 }
 
 void LlocaTagger::standardise(Context& ctx, const JetSet& batch) {

@@ -9,13 +9,13 @@ namespace {
 
 /// The receivers of the first T pairs of the batch.
 Tensor receivers_of_first_pairs(Context& ctx, const Tensor& ptr) {
-  const auto offsets = ptr.span<int32_t>();
+  const auto offsets = ptr.offsets();
   const auto T = static_cast<size_t>(offsets.back());
-  std::vector<double> receivers;
+  std::vector<int32_t> receivers;
   for (size_t b = 0; b + 1 < offsets.size(); ++b)
     for (int32_t i = offsets[b]; i < offsets[b + 1]; ++i)
       for (int32_t j = offsets[b]; j < offsets[b + 1] && receivers.size() < T; ++j) receivers.push_back(j);
-  return ctx.of({static_cast<int64_t>(T)}, DType::i32, receivers);
+  return ctx.offsets(receivers);
 }
 
 }  // namespace

@@ -57,11 +57,10 @@ Matrix boost(double std_eta, const std::array<double, 3>& n) {
 }
 
 /// matrix B for the rows of each event.
-void start_from_rest_frames(const Tensor& fourmomenta, const Tensor& ptr, Tensor& matrices) {
+void start_from_rest_frames(const Tensor& fourmomenta, std::span<const int32_t> rows, Tensor& matrices) {
   check("COMRandomFrames", "fourmomenta", fourmomenta).dtype(DType::f64);
   const double* p = fourmomenta.data<double>();
-  const int32_t* rows = ptr.data<int32_t>();
-  for (int64_t b = 0; b + 1 < ptr.dim(0); ++b) {
+  for (size_t b = 0; b + 1 < rows.size(); ++b) {
     const int32_t begin = rows[b], end = rows[b + 1];
     if (begin == end) continue;
     if (end - begin < 2)
@@ -107,13 +106,13 @@ Frames RandomFrames::operator()(const Var& fourmomenta, const Var&, const Tensor
   Tape& tape = fourmomenta.tape();
   if (!tape.training()) return {};
   Context& ctx = tape.context();
+  const auto rows = ptr.offsets();
   const int64_t T = fourmomenta.dim(0), B = ptr.dim(0) - 1;
   // Tokens that share a frame are consecutive: those of the batch, of a jet, or each by itself.
   const bool whole_batch = config_.is_global && one_for_the_batch_, by_jets = config_.is_global && !whole_batch;
   const int64_t count = whole_batch ? 1 : by_jets ? B : T;
   const Draw draw = ctx.rng().draw("random_frames", 16 * count);
-  Tensor matrices = ctx.empty({T, 4, 4}, DType::f64);
-  const int32_t* rows = ptr.data<int32_t>();
+  Tensor matrices = ctx.host().empty({T, 4, 4}, DType::f64);
   for (int64_t m = 0; m < count; ++m) {
     Matrix matrix;
     if (draw.recorded) {
@@ -126,8 +125,8 @@ Frames RandomFrames::operator()(const Var& fourmomenta, const Var&, const Tensor
     const int64_t begin = by_jets ? rows[m] : m, end = whole_batch ? T : by_jets ? rows[m + 1] : m + 1;
     for (int64_t t = begin; t < end; ++t) std::copy_n(matrix.data(), 16, matrices.data<double>() + 16 * t);
   }
-  if (from_rest_frame_ && !draw.recorded) start_from_rest_frames(fourmomenta.value(), ptr, matrices);
-  return {tape.constant(matrices), config_.is_global};
+  if (from_rest_frame_ && !draw.recorded) start_from_rest_frames(ctx.host().here(fourmomenta.value()), rows, matrices);
+  return {tape.constant(ctx.here(matrices)), config_.is_global};
 }
 
 }  // namespace lightcone

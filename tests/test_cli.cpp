@@ -54,6 +54,10 @@ TEST_CASE("cli: help and version") {
   CHECK(test::lightcone({}).status == 1);
 }
 
+TEST_CASE("cli: kernels are counted by the program with a simulated GPU alone") {
+  rejects({"bench", "--counters"}, {"--counters needs a simulated GPU", "lightcone_gpusim bench --counters"});
+}
+
 TEST_CASE("cli: run writes the folder of the design, predict and inspect read it") {
   ScratchFolder folder;
   const Finished run = test::lightcone(tiny(), folder.path());

@@ -47,6 +47,55 @@ TEST_CASE("devices: zeros, values, a single element") {
   }
 }
 
+TEST_CASE("devices: row offsets keep their numbers") {
+  const std::vector<int32_t> numbers = {0, 3, 3, 7};
+  for (Device device : devices()) {
+    Context ctx(device, 1);
+    const Tensor ptr = ctx.offsets(numbers), none = ctx.offsets({});
+    CHECK(ptr.device() == device);
+    CHECK(to_array(ptr).values == std::vector<double>{0, 3, 3, 7});
+    CHECK(std::vector<int32_t>(ptr.offsets().begin(), ptr.offsets().end()) == numbers);
+    CHECK(none.offsets().empty());
+    CHECK_THROWS_WITH_AS(ctx.zeros({2}, DType::f32).offsets(), "tensor: asked for i32 elements of a f32 tensor", Error);
+    CHECK_THROWS_WITH_AS(ctx.zeros({2, 2}, DType::i32).offsets(),
+                         "tensor: row offsets were asked for of a tensor of shape [2, 2]", Error);
+    if (device == Device::cpu) continue;
+    for (const Tensor& other : {ctx.zeros({4}, DType::i32), ptr.narrow(1, 3), ctx.copy(ptr)})
+      CHECK_THROWS_WITH_AS(other.offsets(), "tensor: row offsets on cuda are made by Context::offsets()", Error);
+  }
+}
+
+TEST_CASE("devices: numbers that are read later are those of the time when they were asked for") {
+  for (Device device : devices()) {
+    Context ctx(device, 1);
+    const double first[] = {1.5}, second[] = {-2};
+    Tensor x = ctx.of({1}, DType::f64, first);
+    const Tensor count = ctx.of({}, DType::i64, second);
+    auto early = ctx.read({x, count});
+    kernels::scale(ctx, x, 2, x);
+    auto late = ctx.read({x}), nothing = ctx.read({});
+    CHECK(early.values() == std::vector<double>{1.5, -2});
+    CHECK(late.values() == std::vector<double>{3});
+    CHECK(late.values() == std::vector<double>{3});
+    CHECK(nothing.values().empty());
+    CHECK_THROWS_WITH_AS(ctx.read({ctx.zeros({2}, DType::f32)}),
+                         "context: a number was to be read from a tensor of shape [2]", Error);
+  }
+}
+
+TEST_CASE("devices: the CPU's side of a Context") {
+  for (Device device : devices()) {
+    Context ctx(device, 1);
+    Context& host = ctx.host();
+    CHECK(host.device() == Device::cpu);
+    CHECK(&ctx.host() == &host);
+    const Tensor x = host.of({2}, DType::f32, std::vector<double>{1, 2}), there = ctx.here(x);
+    CHECK(there.device() == device);
+    CHECK((there.raw() == x.raw()) == (device == Device::cpu));
+    CHECK(same_bits(host.here(there), x));
+  }
+}
+
 TEST_CASE("devices: memory is reused, counted and returned") {
   for (Device device : devices()) {
     Context ctx(device, 1);

@@ -2,8 +2,10 @@
 
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <span>
 
 #include "engine/safetensors.h"
+#include "tests/support/devices.h"
 #include "tests/support/edge_network.h"
 
 using namespace lightcone;
@@ -65,20 +67,29 @@ TEST_CASE("edge_vectors is what simple functions of all pairs give, with every o
     }
 }
 
+TEST_CASE("edge_vectors of no scalars, and of some") {
+  for (int64_t scalars : {0, 1, 7})
+    for (bool edges : {false, true}) {
+      const Network net{.jets = {3, 6}, .scalars = scalars, .edges = edges};
+      const auto x = net.inputs();
+      if (scalars + edges > 0) CHECK(difference(with_gradients(net, x, false), with_gradients(net, x, true)) < 1e-9);
+    }
+}
+
 TEST_CASE("edge_vectors") {
   struct Size {
     std::vector<int64_t> jets;
-    int64_t scalars, hidden, layers, vectors;
+    int64_t hidden, layers, vectors;
     bool edges = true;
   };
-  // No tokens; no pairs; around the width of a register and of a block; channels of every network, and odd ones.
-  for (const Size& s : {Size{{}, 3, 4, 2, 3}, Size{{0, 1}, 3, 4, 2, 3}, Size{{2, 16, 4}, 3, 32, 2, 3},
-                        Size{{17, 7, 1, 9}, 7, 8, 2, 3}, Size{{33, 3}, 2, 16, 1, 2}, Size{{5, 12}, 1, 1, 1, 1},
-                        Size{{3, 6}, 0, 5, 3, 3}, Size{{5, 8}, 2, 70, 3, 2, false}, Size{{9}, 3, 128, 2, 3}})
+  // No tokens; no pairs; around the width of a register, a warp and a block; channels of every network, and odd ones.
+  for (const Size& s : {Size{{}, 4, 2, 3}, Size{{0, 1}, 4, 2, 3}, Size{{2, 16, 4}, 32, 2, 3},
+                        Size{{17, 7, 1, 9}, 8, 2, 3}, Size{{33, 3}, 16, 1, 2}, Size{{5, 12}, 1, 1, 1},
+                        Size{{3, 6}, 5, 3, 5}, Size{{5, 8}, 70, 3, 2, false}, Size{{9}, 128, 2, 3}})
     for (EdgeWeight nonlinearity : {EdgeWeight::softmax, EdgeWeight::softplus}) {
-      Network net{s.jets, s.scalars, s.hidden, s.layers, s.vectors, s.edges};
+      Network net{s.jets, 3, s.hidden, s.layers, s.vectors, s.edges};
       net.options.nonlinearity = nonlinearity;
-      auto inputs = net.inputs();
+      auto inputs = net.part_inputs();
       Array last_bias = inputs.back();
       // In front of a softmax its gradient is nothing but rounding.
       const bool constant = nonlinearity == EdgeWeight::softmax;
@@ -87,23 +98,22 @@ TEST_CASE("edge_vectors") {
         if (constant) x.push_back(x[0].tape().constant(to_tensor(x[0].context(), last_bias, x[0].dtype())));
         return x;
       };
-      check_op(
-          {.name = fmt::format("edge_vectors of {} jets, {} scalars, {} channels, {} layers, {} vectors, weight {}",
-                               s.jets.size(), s.scalars, s.hidden, s.layers, s.vectors, static_cast<int>(nonlinearity)),
-           .inputs = inputs,
-           .op = [&](auto& x) { return std::vector{fused(net, complete(x))}; },
-           .oracle =
-               [&](const auto& x) {
-                 Context ctx(1);
-                 Tape tape(ctx, Tape::Mode::evaluate);
-                 std::vector<Var> in;
-                 for (const Array& a : x) in.push_back(tape.constant(to_tensor(ctx, a, DType::f64)));
-                 Array y = to_array(composite::vectors(net, complete(in)).value());
-                 y.shape = {net.tokens(), net.vectors, 4};
-                 return std::vector{y};
-               },
-           .dtypes = {DType::f64, DType::f32},
-           .step = 1e-6});
+      check_op({.name = fmt::format("edge_vectors of {} jets, {} channels, {} layers, {} vectors, weight {}",
+                                    s.jets.size(), s.hidden, s.layers, s.vectors, static_cast<int>(nonlinearity)),
+                .inputs = inputs,
+                .op = [&](auto& x) { return std::vector{from_parts(net, complete(x))}; },
+                .oracle =
+                    [&](const auto& x) {
+                      Context ctx(1);
+                      Tape tape(ctx, Tape::Mode::evaluate);
+                      std::vector<Var> in;
+                      for (const Array& a : x) in.push_back(tape.constant(to_tensor(ctx, a, DType::f64)));
+                      Array y = to_array(composite::vectors_from_parts(net, complete(in)).value());
+                      y.shape = {net.tokens(), net.vectors, 4};
+                      return std::vector{y};
+                    },
+                .dtypes = {DType::f64, DType::f32},
+                .step = 1e-6});
     }
 }
 
@@ -158,15 +168,49 @@ TEST_CASE("edge_vectors: numbers of the reference implementation") {
   }
 }
 
-TEST_CASE("edge_vectors: f64 momenta and a network in f32") {
-  Network net{.jets = {20, 50, 3}, .scalars = 7, .hidden = 32};
-  auto inputs = net.inputs();
-  Context ctx(1);
-  for (size_t i = 1; i < inputs.size(); ++i) inputs[i] = to_array(to_tensor(ctx, inputs[i], DType::f32));
-  const auto low = with_gradients(net, inputs, false, 1, DType::f32), exact = with_gradients(net, inputs, false);
-  for (size_t i = 0; i + 1 < low.size(); ++i) {  // without the last bias, in front of a softmax
-    CAPTURE(i);
-    CHECK(relative_error(low[i], exact[i]) <= tolerance(DType::f32));
+TEST_CASE("edge_vectors on the devices, with every option") {
+  for (const EdgeVectorsOptions& options : all_options())
+    for (double dropout : {0., 0.3})
+      for (DType dtype : {DType::f64, DType::f32}) {
+        Network net{.jets = {5, 1, 0, 18, 2}, .options = options};
+        net.options.dropout = dropout;
+        auto x = net.part_inputs();
+        Context ctx(1);
+        for (size_t i = 1; i < x.size(); ++i) x[i] = to_array(to_tensor(ctx, x[i], dtype));
+        const auto exact = part_gradients(net, x, {});
+        const bool constant = options.nonlinearity == EdgeWeight::softmax;  // the last bias: its gradient is rounding
+        for (Device device : devices()) {
+          auto y = part_gradients(net, x, {.device = device, .dtype = dtype});
+          y.resize(y.size() - constant);
+          CHECK_MESSAGE(difference(y, {exact.begin(), exact.end() - constant}) <= tolerance(dtype),
+                        name_of(net.options), " on ", name_of(device), " in ", fmt::format("{}", dtype));
+        }
+      }
+}
+
+TEST_CASE("edge_vectors: f64 momenta and a network in f32; long jets, deep and wide networks") {
+  struct Size {
+    std::vector<int64_t> jets;
+    int64_t hidden, layers;
+    DType dtype = DType::f32;
+  };
+  // The fifth needs smaller tiles on a GPU; the last two do not fit its shared memory.
+  for (const Size& s : {Size{{20, 50, 3}, 32, 2}, Size{{150, 1, 70}, 8, 1}, Size{{33, 2}, 24, 2}, Size{{40}, 64, 2},
+                        Size{{9}, 30, 5}, Size{{6, 3}, 128, 9, DType::f64}, Size{{5}, 700, 1, DType::f64}}) {
+    Network net{.jets = s.jets, .hidden = s.hidden, .layers = s.layers};
+    auto inputs = net.part_inputs();
+    Context ctx(1);
+    for (size_t i = 1; i < inputs.size(); ++i) inputs[i] = to_array(to_tensor(ctx, inputs[i], s.dtype));
+    const auto exact = part_gradients(net, inputs, {});
+    for (Device device : devices()) {
+      const auto low = part_gradients(net, inputs, {.device = device, .dtype = s.dtype});
+      for (size_t i = 0; i + 1 < low.size(); ++i) {  // without the last bias, in front of a softmax
+        CAPTURE(s.hidden);
+        CAPTURE(name_of(device));
+        CAPTURE(i);
+        CHECK(relative_error(low[i], exact[i]) <= tolerance(s.dtype));
+      }
+    }
   }
 }
 
@@ -227,17 +271,40 @@ TEST_CASE("edge_vectors: a jet's rows depend on that jet alone, the bits not on 
   }
 }
 
+TEST_CASE("edge_vectors: a jet's rows and their gradients depend on that jet alone, on every device") {
+  for (Device device : devices())
+    for (DType dtype : {DType::f64, DType::f32})
+      for (int64_t n : {1, 2, 17, 40, 70}) {
+        const Network net{.jets = {n, 5, 0, 33}, .hidden = 13};
+        Network alone = net;
+        alone.jets = {n};
+        const auto inputs = net.part_inputs();
+        auto x = inputs;
+        for (int i : {0, 1, 2}) {  // momenta, receiver, sender
+          const int64_t cols = x[i].shape[1];
+          x[i] = {{n, cols}, {x[i].values.begin(), x[i].values.begin() + n * cols}};
+        }
+        const EdgeRun run{.device = device, .dtype = dtype};
+        const auto all = part_gradients(net, inputs, run), one = part_gradients(alone, x, run);
+        for (int i : {0, 1, 2, 3})
+          CHECK(std::ranges::equal(one[i].values, std::span(all[i].values).first(one[i].values.size())));
+      }
+}
+
 TEST_CASE("edge_vectors: a NaN stays in its jet") {
-  Network net{.jets = {6, 5, 4}};
-  auto inputs = net.inputs();
-  const Array y = with_gradients(net, inputs, false)[0];
-  inputs[1][3 * 6] = NAN;
-  const Array with_nan = with_gradients(net, inputs, false)[0];
-  for (int64_t i = 0; i < 15 * 12; ++i)
-    if (i >= 6 * 12 && i < 11 * 12)
-      CHECK(std::isnan(with_nan[i]));
-    else
-      CHECK(with_nan[i] == y[i]);
+  for (Device device : devices())
+    for (DType dtype : {DType::f64, DType::f32}) {
+      Network net{.jets = {6, 5, 4}};
+      auto inputs = net.part_inputs();
+      const Array y = part_gradients(net, inputs, {.device = device, .dtype = dtype})[0];
+      inputs[1][net.hidden * 6] = inputs[2][net.hidden * 6] = NAN;
+      const Array with_nan = part_gradients(net, inputs, {.device = device, .dtype = dtype})[0];
+      for (int64_t i = 0; i < 15 * 12; ++i)
+        if (i >= 6 * 12 && i < 11 * 12)
+          CHECK(std::isnan(with_nan[i]));
+        else
+          CHECK(with_nan[i] == y[i]);
+    }
 }
 
 TEST_CASE("edge_vectors: degenerate momenta give finite results and gradients") {
@@ -255,6 +322,10 @@ TEST_CASE("edge_vectors: degenerate momenta give finite results and gradients") 
         auto inputs = net.inputs();
         inputs[0].values = special;
         CHECK_MESSAGE(finite(with_gradients(net, inputs, false, 1, dtype)), name_of(options));
+        inputs = net.part_inputs();
+        inputs[0].values = special;
+        for (Device device : devices())
+          CHECK_MESSAGE(finite(part_gradients(net, inputs, {.device = device, .dtype = dtype})), name_of(options));
       }
 }
 
@@ -265,15 +336,20 @@ TEST_CASE("edge_vectors: below the bounds of masses and lengths") {
     for (double& v : inputs[0].values) v *= 1e-8;
     CHECK_MESSAGE(difference(with_gradients(net, inputs, false), with_gradients(net, inputs, true)) < 1e-9,
                   name_of(options));
+    auto parts = net.part_inputs();
+    parts[0] = inputs[0];
+    const auto expected = part_gradients(net, parts, {});
+    for (Device device : devices())
+      CHECK_MESSAGE(difference(part_gradients(net, parts, {.device = device}), expected) < 1e-9, name_of(options));
   }
 }
 
 TEST_CASE("edge_vectors: no pairs, no vectors") {
   for (const EdgeVectorsOptions& options : all_options()) {
     const Network net{.jets = {1, 1, 0, 1}, .options = options};
-    const auto y = with_gradients(net, net.inputs(), false);
-    for (const Array& a : y)
-      for (double v : a.values) CHECK(v == 0);
+    for (Device device : devices())
+      for (const Array& a : part_gradients(net, net.part_inputs(), {.device = device}))
+        for (double v : a.values) CHECK(v == 0);
   }
 }
 
@@ -286,44 +362,57 @@ TEST_CASE("edge_vectors: large logits") {
     const auto simple = with_gradients(net, inputs, true);
     CHECK(difference(with_gradients(net, inputs, false), simple) < 1e-8);
     CHECK(finite(with_gradients(net, inputs, false, 1, DType::f32)));
+    auto parts = net.part_inputs();
+    for (double& w : parts[parts.size() - 2].values) w *= 3000;
+    const auto expected = part_gradients(net, parts, {});
+    for (Device device : devices()) {
+      CHECK(difference(part_gradients(net, parts, {.device = device}), expected) < 1e-8);
+      CHECK(finite(part_gradients(net, parts, {.device = device, .dtype = DType::f32})));
+    }
   }
 }
 
 TEST_CASE("edge_vectors keep no pairs") {
-  Context ctx(2);
-  const Network net{.jets = {200, 200, 200, 200}, .scalars = 7, .hidden = 32};
-  const auto inputs = net.inputs();
-  Tape tape(ctx);
-  std::vector<Var> x;
-  for (const Array& a : inputs) x.push_back(tape.variable(to_tensor(ctx, a, x.empty() ? DType::f64 : DType::f32)));
-  ctx.allocator().reset_peak();
-  const int64_t before = ctx.allocator().statistics().peak;
-  const Var y = fused(net, x);
-  tape.backward(y, to_tensor(ctx, normal(y.shape(), 5), DType::f64));
-  // Hidden values of all pairs would take 20 MB, one number a pair 640 kB; those of all tokens take 100 kB.
-  CHECK(ctx.allocator().statistics().peak - before < 1500000);
+  for (Device device : devices()) {
+    Context ctx(device, 2);
+    const Network net{.jets = {400}, .hidden = 8};
+    const auto inputs = net.part_inputs();
+    Tape tape(ctx);
+    std::vector<Var> x;
+    for (const Array& a : inputs) x.push_back(tape.variable(to_tensor(ctx, a, x.empty() ? DType::f64 : DType::f32)));
+    ctx.allocator().reset_peak();
+    const int64_t before = ctx.allocator().statistics().peak;
+    const Var y = from_parts(net, x);
+    tape.backward(y, to_tensor(ctx, normal(y.shape(), 5), DType::f64));
+    // Hidden values of all pairs would take 5 MB, one number a pair 640 kB; those of all tokens take 13 kB.
+    CHECK(ctx.allocator().statistics().peak - before < 500000);
+  }
 }
 
 TEST_CASE("edge_vectors: dropout acts in training alone") {
   Network net;
-  const auto inputs = net.inputs();
-  auto value = [&](Tape::Mode mode, double p) {
-    Context ctx(1, 3);
+  const auto inputs = net.part_inputs();
+  auto value = [&](Device device, Tape::Mode mode, double p) {
+    Context ctx(device, 1, 3);
     Tape tape(ctx, mode);
     std::vector<Var> x;
     for (const Array& a : inputs) x.push_back(tape.constant(to_tensor(ctx, a, DType::f64)));
     net.options.dropout = p;
-    return to_array(fused(net, x).value()).values;
+    return to_array(from_parts(net, x).value());
   };
-  const auto without = value(Tape::Mode::train, 0);
-  CHECK(value(Tape::Mode::evaluate, 0.3) == without);
-  CHECK(value(Tape::Mode::train, 0.3) != without);
-  CHECK(value(Tape::Mode::train, 0.3) == value(Tape::Mode::train, 0.3));
+  for (Device device : devices()) {
+    const Array without = value(device, Tape::Mode::train, 0), with = value(device, Tape::Mode::train, 0.3);
+    CHECK(value(device, Tape::Mode::evaluate, 0.3).values == without.values);
+    CHECK(with.values != without.values);
+    CHECK(relative_error(with, value(Device::cpu, Tape::Mode::train, 0.3)) <= tolerance(DType::f64));
+  }
 }
 
 TEST_CASE("edge_statistics") {
-  for (int threads : {1, 2}) {
-    Context ctx(threads);
+  std::vector<std::pair<Device, int>> contexts{{Device::cpu, 2}};
+  for (Device device : devices()) contexts.emplace_back(device, 1);
+  for (auto [device, threads] : contexts) {
+    Context ctx(device, threads);
     Network net{.jets = {70, 0, 1, 5, 2, 66}};
     const Array p = net.inputs()[0];
     std::vector<double> e;

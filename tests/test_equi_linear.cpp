@@ -9,6 +9,7 @@
 #include "autograd/weights.h"
 #include "engine/safetensors.h"
 #include "tests/support/amp.h"
+#include "tests/support/devices.h"
 #include "tests/support/multivectors.h"
 
 using namespace lightcone;
@@ -165,103 +166,131 @@ TEST_CASE("equi_linear: groups, factors of heads and signs of queries") {
 }
 
 TEST_CASE("equi_linear: primitives and layers of the references") {
-  Context ctx(1);
-  const Safetensors file(LIGHTCONE_SOURCE_DIR "/tests/golden/frames/lgatr.safetensors");
-  auto load = [&](const std::string& name) { return to_array(file.load(ctx, name)); };
-  Tape tape(ctx);
-  auto variable = [&](const Array& a) { return tape.variable(to_tensor(ctx, a, DType::f64)); };
-  {
-    const Var x = variable(channel_last(load("prim/x"))), w = variable(load("prim/equi_linear_coeffs"));
-    const Var y = extract(equi_linear({embed(x, Blades::multivector), {}}, {{.weight = w}}).mv, Blades::multivector);
-    CHECK(relative_error(to_array(y.value()), channel_last(load("prim/equi_linear"))) < 1e-14);
-    tape.backward(y, to_tensor(ctx, channel_last(load("prim/equi_linear_grad_out")), DType::f64));
-    CHECK(relative_error(to_array(tape.gradient(x)), channel_last(load("prim/equi_linear_grad_x"))) < 1e-14);
-    CHECK(relative_error(to_array(tape.gradient(w)), load("prim/equi_linear_grad_coeffs")) < 1e-14);
-  }
-  for (const char* layer : {"equi_linear", "equi_linear_noscalar", "equi_linear_s_in_only"}) {
-    INFO(layer);
-    const std::string at = fmt::format("layer/{}/", layer);
+  for (Device device : devices()) {
+    Context ctx(device, 1), cpu(1);
+    const Safetensors file(LIGHTCONE_SOURCE_DIR "/tests/golden/frames/lgatr.safetensors");
+    auto load = [&](const std::string& name) { return to_array(file.load(cpu, name)); };
     Tape tape(ctx);
     auto variable = [&](const Array& a) { return tape.variable(to_tensor(ctx, a, DType::f64)); };
-    Array scalars = load("layer/s");
-    scalars.shape = {6, 5};
-    const Var x = variable(channel_last(load("layer/mv"))), s = variable(scalars);
-    EquiLinearParameters p;
-    const std::pair<const char*, Var EquiLinearParameters::*> names[] = {
-        {"weight", &EquiLinearParameters::weight},      {"bias", &EquiLinearParameters::bias},
-        {"s2mvs.weight", &EquiLinearParameters::s2mvs}, {"s2mvs.bias", &EquiLinearParameters::s2mvs_bias},
-        {"mvs2s.weight", &EquiLinearParameters::mvs2s}, {"mvs2s.bias", &EquiLinearParameters::mvs2s_bias},
-        {"s2s.weight", &EquiLinearParameters::s2s}};
-    for (const auto& [name, member] : names)
-      if (file.has(at + "param/" + name)) p.*member = variable(load(at + "param/" + name));
-    const bool with_s = file.has(at + "grad/s");
-    const Multivectors y = equi_linear({embed(x, Blades::multivector), with_s ? s : Var{}}, {p});
-    const Var mv = extract(y.mv, Blades::multivector);
-    CHECK(relative_error(to_array(mv.value()), channel_last(load(at + "out_mv"))) < 1e-14);
-    std::vector<Var> results;
-    std::vector<Tensor> cotangents;
-    cotangents.reserve(2), results.reserve(2);
-    results.push_back(mv);
-    cotangents.push_back(to_tensor(ctx, channel_last(load(at + "grad_out_mv")), DType::f64));
-    if (file.has(at + "out_s")) {
-      CHECK(largest_difference(to_array(y.s.value().reshape({1, 6, 4})), load(at + "out_s")) < 1e-13);
-      results.push_back(y.s);
-      cotangents.push_back(file.load(ctx, at + "grad_out_s").reshape({6, 4}));
+    {
+      const Var x = variable(channel_last(load("prim/x"))), w = variable(load("prim/equi_linear_coeffs"));
+      const Var y = extract(equi_linear({embed(x, Blades::multivector), {}}, {{.weight = w}}).mv, Blades::multivector);
+      CHECK(relative_error(to_array(y.value()), channel_last(load("prim/equi_linear"))) < 1e-14);
+      tape.backward(y, to_tensor(ctx, channel_last(load("prim/equi_linear_grad_out")), DType::f64));
+      CHECK(relative_error(to_array(tape.gradient(x)), channel_last(load("prim/equi_linear_grad_x"))) < 1e-14);
+      CHECK(relative_error(to_array(tape.gradient(w)), load("prim/equi_linear_grad_coeffs")) < 1e-14);
     }
-    tape.backward(results, cotangents);
-    CHECK(relative_error(to_array(tape.gradient(x)), channel_last(load(at + "grad/mv"))) < 1e-14);
-    if (with_s) CHECK(relative_error(to_array(tape.gradient(s).reshape({1, 6, 5})), load(at + "grad/s")) < 1e-13);
-    for (const auto& [name, member] : names)
-      if (file.has(at + "grad/param/" + name))
-        CHECK(relative_error(to_array(tape.gradient(p.*member)), load(at + "grad/param/" + name)) < 1e-13);
+    for (const char* layer : {"equi_linear", "equi_linear_noscalar", "equi_linear_s_in_only"}) {
+      INFO(layer);
+      const std::string at = fmt::format("layer/{}/", layer);
+      Tape tape(ctx);
+      auto variable = [&](const Array& a) { return tape.variable(to_tensor(ctx, a, DType::f64)); };
+      Array scalars = load("layer/s");
+      scalars.shape = {6, 5};
+      const Var x = variable(channel_last(load("layer/mv"))), s = variable(scalars);
+      EquiLinearParameters p;
+      const std::pair<const char*, Var EquiLinearParameters::*> names[] = {
+          {"weight", &EquiLinearParameters::weight},      {"bias", &EquiLinearParameters::bias},
+          {"s2mvs.weight", &EquiLinearParameters::s2mvs}, {"s2mvs.bias", &EquiLinearParameters::s2mvs_bias},
+          {"mvs2s.weight", &EquiLinearParameters::mvs2s}, {"mvs2s.bias", &EquiLinearParameters::mvs2s_bias},
+          {"s2s.weight", &EquiLinearParameters::s2s}};
+      for (const auto& [name, member] : names)
+        if (file.has(at + "param/" + name)) p.*member = variable(load(at + "param/" + name));
+      const bool with_s = file.has(at + "grad/s");
+      const Multivectors y = equi_linear({embed(x, Blades::multivector), with_s ? s : Var{}}, {p});
+      const Var mv = extract(y.mv, Blades::multivector);
+      CHECK(relative_error(to_array(mv.value()), channel_last(load(at + "out_mv"))) < 1e-14);
+      std::vector<Var> results;
+      std::vector<Tensor> cotangents;
+      cotangents.reserve(2), results.reserve(2);
+      results.push_back(mv);
+      cotangents.push_back(to_tensor(ctx, channel_last(load(at + "grad_out_mv")), DType::f64));
+      if (file.has(at + "out_s")) {
+        CHECK(largest_difference(to_array(y.s.value().reshape({1, 6, 4})), load(at + "out_s")) < 1e-13);
+        results.push_back(y.s);
+        cotangents.push_back(ctx.copy(file.load(cpu, at + "grad_out_s")).reshape({6, 4}));
+      }
+      tape.backward(results, cotangents);
+      CHECK(relative_error(to_array(tape.gradient(x)), channel_last(load(at + "grad/mv"))) < 1e-14);
+      if (with_s) CHECK(relative_error(to_array(tape.gradient(s).reshape({1, 6, 5})), load(at + "grad/s")) < 1e-13);
+      for (const auto& [name, member] : names)
+        if (file.has(at + "grad/param/" + name))
+          CHECK(relative_error(to_array(tape.gradient(p.*member)), load(at + "grad/param/" + name)) < 1e-13);
+    }
   }
 }
 
 TEST_CASE("equi_linear: a parameter's matrices are made once, and bf16 activations are rounded f32 ones") {
-  Context ctx(1);
-  Parameter w;
-  w.value = to_tensor(ctx, normal({32, 16, 10}, 1), DType::f32);
-  PreparedWeights prepared(ctx);
-  const Tensor x = bf16_values(ctx, normal({8, 9, 32}, 2));
-  Tensor first;
-  for (DType dtype : {DType::f32, DType::bf16})
-    for (bool evaluate : {false, true}) {
-      Tape tape(ctx, evaluate ? Tape::Mode::evaluate : Tape::Mode::train);
-      tape.share(prepared);
-      tape.set_amp(true);
-      const Var y = equi_linear({tape.constant(as(ctx, x, dtype)), {}}, {{.weight = tape.parameter(w)}}).mv;
-      CHECK(y.dtype() == DType::f32);
-      if (!first.defined()) first = y.value();
-      CHECK(same_bits(first, y.value()));
+  for (Device device : devices()) {
+    Context ctx(device, 1);
+    Parameter w;
+    w.value = to_tensor(ctx, normal({32, 16, 10}, 1), DType::f32);
+    PreparedWeights prepared(ctx);
+    const Tensor x = bf16_values(ctx, normal({8, 9, 32}, 2));
+    Tensor first;
+    for (DType dtype : {DType::f32, DType::bf16})
+      for (bool evaluate : {false, true}) {
+        Tape tape(ctx, evaluate ? Tape::Mode::evaluate : Tape::Mode::train);
+        tape.share(prepared);
+        tape.set_amp(true);
+        const Var y = equi_linear({tape.constant(as(ctx, x, dtype)), {}}, {{.weight = tape.parameter(w)}}).mv;
+        CHECK(y.dtype() == DType::f32);
+        if (!first.defined()) first = y.value();
+        CHECK(same_bits(first, y.value()));
+      }
+    // A changed parameter shows only with new PreparedWeights.
+    w.value = to_tensor(ctx, normal({32, 16, 10}, 3), DType::f32);
+    Tape old(ctx, Tape::Mode::evaluate), fresh(ctx, Tape::Mode::evaluate);
+    old.share(prepared);
+    for (Tape* tape : {&old, &fresh}) {
+      tape->set_amp(true);
+      const Var y = equi_linear({tape->constant(x), {}}, {{.weight = tape->parameter(w)}}).mv;
+      CHECK(same_bits(first, y.value()) == (tape == &old));
     }
-  // A changed parameter shows only with new PreparedWeights.
-  w.value = to_tensor(ctx, normal({32, 16, 10}, 3), DType::f32);
-  Tape old(ctx, Tape::Mode::evaluate), fresh(ctx, Tape::Mode::evaluate);
-  old.share(prepared);
-  for (Tape* tape : {&old, &fresh}) {
-    tape->set_amp(true);
-    const Var y = equi_linear({tape->constant(x), {}}, {{.weight = tape->parameter(w)}}).mv;
-    CHECK(same_bits(first, y.value()) == (tape == &old));
   }
 }
 
 TEST_CASE("equi_linear: a token's result does not depend on its batch") {
-  Context ctx(2);
-  Tape tape(ctx, Tape::Mode::evaluate);
-  const Tensor x = to_tensor(ctx, normal({8, 300, 6}, 1), DType::f32),
-               s = to_tensor(ctx, normal({300, 4}, 2), DType::f32);
-  const EquiLinearParameters p = {.weight = tape.constant(to_tensor(ctx, normal({5, 3, 10}, 3), DType::f32)),
-                                  .s2mvs = tape.constant(to_tensor(ctx, normal({10, 4}, 4), DType::f32)),
-                                  .mvs2s = tape.constant(to_tensor(ctx, normal({2, 6}, 5), DType::f32))};
-  const Multivectors all = equi_linear({tape.constant(x), tape.constant(s)}, {p});
-  for (int64_t t : {0, 95, 96, 299}) {
-    Tensor one = ctx.empty({8, 1, 6}, DType::f32);
-    for (int i = 0; i < 8; ++i) std::copy_n(x.data<float>() + (i * 300 + t) * 6, 6, one.data<float>() + i * 6);
-    const Multivectors y = equi_linear({tape.constant(one), tape.constant(s.narrow(t, 1))}, {p});
-    CHECK(same_bits(y.s.value(), all.s.value().narrow(t, 1)));
-    for (int i = 0; i < 8; ++i)
-      for (int c = 0; c < 10; ++c)
-        CHECK(y.mv.value().data<float>()[i * 10 + c] == all.mv.value().data<float>()[(i * 300 + t) * 10 + c]);
+  for (Device device : devices()) {
+    Context ctx(device, 2);
+    Tape tape(ctx, Tape::Mode::evaluate);
+    const Tensor x = to_tensor(ctx, normal({8, 300, 6}, 1), DType::f32),
+                 s = to_tensor(ctx, normal({300, 4}, 2), DType::f32);
+    const EquiLinearParameters p = {.weight = tape.constant(to_tensor(ctx, normal({5, 3, 10}, 3), DType::f32)),
+                                    .s2mvs = tape.constant(to_tensor(ctx, normal({10, 4}, 4), DType::f32)),
+                                    .mvs2s = tape.constant(to_tensor(ctx, normal({2, 6}, 5), DType::f32))};
+    const Multivectors all = equi_linear({tape.constant(x), tape.constant(s)}, {p});
+    for (int64_t t : {0, 95, 96, 299}) {
+      Tensor one = ctx.empty({8, 1, 6}, DType::f32);
+      for (int i = 0; i < 8; ++i)
+        ctx.allocator().copy_within(one.narrow(i, 1).raw(), x.reshape({2400, 6}).narrow(i * 300 + t, 1).raw(), 24);
+      const Multivectors y = equi_linear({tape.constant(one), tape.constant(s.narrow(t, 1))}, {p});
+      CHECK(same_bits(y.s.value(), all.s.value().narrow(t, 1)));
+      for (int i = 0; i < 8; ++i)
+        CHECK(same_bits(y.mv.value().reshape({8, 10}).narrow(i, 1),
+                        all.mv.value().reshape({2400, 10}).narrow(i * 300 + t, 1)));
+    }
+  }
+}
+
+TEST_CASE("equi_linear: a residual of multivectors or of scalars alone") {
+  for (Device device : devices()) {
+    Context ctx(device, 1);
+    Tape tape(ctx, Tape::Mode::evaluate);
+    auto of = [&](Shape shape, uint64_t seed) {
+      return tape.constant(to_tensor(ctx, normal(shape, seed), DType::f64));
+    };
+    const Multivectors x = {of({8, 5, 6}, 1), of({5, 4}, 2)};
+    const EquiLinearParameters p = {.weight = of({2, 3, 10}, 3), .s2mvs = of({4, 4}, 4), .mvs2s = of({3, 6}, 5)};
+    const Var mv = of({8, 5, 4}, 6), s = of({5, 3}, 7);
+    const Multivectors plain = equi_linear(x, {p});
+    auto difference = [](const Var& a, const Var& b) { return largest_difference(a.value(), b.value()); };
+    for (bool of_mv : {true, false}) {
+      const Multivectors y =
+          equi_linear(x, {p}, of_mv ? EquiLinearOptions{.residual = mv} : EquiLinearOptions{.residual_s = s});
+      CHECK(difference(y.mv, of_mv ? add(plain.mv, mv) : plain.mv) < 1e-12);
+      CHECK(difference(y.s, of_mv ? plain.s : add(plain.s, s)) < 1e-12);
+    }
   }
 }
 
@@ -282,6 +311,8 @@ TEST_CASE("equi_linear: refuses bad operands") {
           equi_linear(x, {{.weight = of({1, 2, 10})}}, {.layout = {.in_group = 3}}));
   REFUSED("equi_linear: head_scale has 3 entries, expected a divisor of 2 and 0",
           equi_linear(x, {{.weight = of({1, 2, 10})}}, {.head_scale = of({3})}));
+  REFUSED("equi_linear: bias and s2mvs_bias, expected at most one",
+          equi_linear(x, {{.weight = of({1, 2, 10}), .bias = of({1, 1}), .s2mvs_bias = of({2})}}));
   REFUSED("equi_linear: x is f64, expected f32",
           equi_linear({of({8, 3, 4}, DType::f64), {}}, {{.weight = of({1, 2, 10})}}));
 #undef REFUSED

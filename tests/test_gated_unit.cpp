@@ -4,6 +4,7 @@
 
 #include "kernels/gated_unit.h"
 #include "tests/support/amp.h"
+#include "tests/support/devices.h"
 #include "tests/support/lorentz.h"
 #include "tests/support/naive_lorentz.h"
 
@@ -41,34 +42,37 @@ TEST_CASE("gated_unit") {
 
 TEST_CASE("gated_unit of transformed vectors is the transformed result") {
   const Array p = momenta(9 * 3 * 2, 1, 1, 1);
-  auto gated = [&](const Array& p) {
-    Context ctx(1);
-    Array x = p;
-    x.shape = {9, 6, 4};
-    Tensor y = ctx.empty({9, 4, 2}, DType::f64);
-    kernels::gated_unit(ctx, to_tensor(ctx, components_last(x), DType::f64), Unary::gelu, y);
-    Array out = components_last(to_array(y));
-    out.shape = {18, 4};
-    return out;
-  };
-  const Array y = gated(p);
-  for (const Lorentz& a : lorentz_transformations(3))
-    CHECK(relative_error(gated(transformed(a, p)), transformed(a, y)) < 1e-9);
+  for (Device device : devices()) {
+    auto gated = [&](const Array& p) {
+      Context ctx(device, 1);
+      Array x = p;
+      x.shape = {9, 6, 4};
+      Tensor y = ctx.empty({9, 4, 2}, DType::f64);
+      kernels::gated_unit(ctx, to_tensor(ctx, components_last(x), DType::f64), Unary::gelu, y);
+      Array out = components_last(to_array(y));
+      out.shape = {18, 4};
+      return out;
+    };
+    const Array y = gated(p);
+    for (const Lorentz& a : lorentz_transformations(3))
+      CHECK(relative_error(gated(transformed(a, p)), transformed(a, y)) < 1e-9);
+  }
 }
 
 TEST_CASE("gated_unit: the gradient may take the place of the input") {
-  for (Shape shape : {Shape{37, 4, 57}, {37, 38}}) {
-    Context ctx(1);
-    for (DType dtype : {DType::f64, DType::f32, DType::bf16}) {
-      Shape out = shape;
-      out[-1] = 19;
-      const Tensor dy = to_tensor(ctx, normal(out, 2), dtype);
-      Tensor x = to_tensor(ctx, normal(shape, 1), dtype), dx = ctx.empty(shape, dtype);
-      kernels::gated_unit_backward(ctx, dy, x, Unary::silu, dx);
-      kernels::gated_unit_backward(ctx, dy, x, Unary::silu, x);
-      CHECK(same_bits(x, dx));
+  for (Shape shape : {Shape{37, 4, 57}, {37, 38}})
+    for (Device device : devices()) {
+      Context ctx(device, 1);
+      for (DType dtype : {DType::f64, DType::f32, DType::bf16}) {
+        Shape out = shape;
+        out[-1] = 19;
+        const Tensor dy = to_tensor(ctx, normal(out, 2), dtype);
+        Tensor x = to_tensor(ctx, normal(shape, 1), dtype), dx = ctx.empty(shape, dtype);
+        kernels::gated_unit_backward(ctx, dy, x, Unary::silu, dx);
+        kernels::gated_unit_backward(ctx, dy, x, Unary::silu, x);
+        CHECK(same_bits(x, dx));
+      }
     }
-  }
 }
 
 TEST_CASE("gated_unit refuses bad shapes") {

@@ -8,6 +8,7 @@
 #include "engine/safetensors.h"
 #include "kernels/geometric_algebra_math.h"
 #include "tests/support/amp.h"
+#include "tests/support/devices.h"
 #include "tests/support/multivectors.h"
 
 using namespace lightcone;
@@ -47,41 +48,7 @@ double naive_gate(Gate f, double s) {
   return NAN;
 }
 
-Array naive_norm(const Array& x, int64_t group, double eps) {
-  static const int first[] = {0, 1, 5, 11, 15, 16};
-  Array y = x;
-  const int64_t T = x.shape[0], C = x.shape[2];
-  for (int64_t t = 0; t < T; ++t)
-    for (int64_t g = 0; g < C; g += group) {
-      double mean = 0;
-      for (int64_t c = g; c < g + group; ++c)
-        for (int k = 0; k < 5; ++k) {
-          double square = 0;
-          for (int i = first[k]; i < first[k + 1]; ++i)
-            square += naive_metric(i) * std::pow(x[(t * 16 + i) * C + c], 2);
-          mean += std::abs(square) / group;
-        }
-      for (int i = 0; i < 16; ++i)
-        for (int64_t c = g; c < g + group; ++c) y[(t * 16 + i) * C + c] /= std::sqrt(std::max(mean, eps));
-    }
-  return y;
-}
-
 constexpr Gate gates[] = {Gate::relu, Gate::sigmoid, Gate::gelu, Gate::silu};
-
-/// Columns of multivectors with one group in groups of `group`: what equi_linear does with its weights.
-Tensor grouped(Context& ctx, const Tensor& x, int64_t group, bool back = false) {
-  Tensor y = ctx.empty(x.shape(), x.dtype());
-  const int64_t C = x.dim(2) / 2, rows = x.dim(0) * x.dim(1);
-  const double* in = x.data<double>();
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t h = 0; h < 2; ++h)
-      for (int64_t c = 0; c < C; ++c) {
-        const int64_t plain = r * 2 * C + h * C + c, other = r * 2 * C + c / group * 2 * group + h * group + c % group;
-        y.data<double>()[back ? plain : other] = in[back ? other : plain];
-      }
-  return y;
-}
 
 }  // namespace
 
@@ -177,124 +144,71 @@ TEST_CASE("geometric algebra: gates") {
                     }});
 }
 
-TEST_CASE("geometric algebra: norm") {
-  for (const Shape& shape : shapes)
-    check_op({.name = fmt::format("equi_norm {}", shape),
-              .inputs = {normal(shape, 1)},
-              .op =
-                  [](auto& x) {
-                    return std::vector{extract(equi_norm(embed(x[0], Blades::multivector)), Blades::multivector)};
-                  },
-              .oracle = [&](const auto& x) { return std::vector{naive_norm(x[0], shape[2], 0.01)}; },
-              // A mean in which positive and negative squares cancel is known to the rounding of its terms.
-              .tolerance_factor = 10});
-}
-
-TEST_CASE("geometric algebra: norm of groups") {
-  Context ctx(1);
-  for (int64_t group : {1, 2, 3, 4, 6, 12}) {
-    INFO(group);
-    const Array x = normal({9, 16, 12}, 1);
-    Tape tape(ctx);
-    const Var plain = embed(tape.constant(to_tensor(ctx, x, DType::f64)), Blades::multivector);
-    const Var in = tape.variable(grouped(ctx, plain.value(), group));
-    const Var y = equi_norm(in, group);
-    const Tensor back = grouped(ctx, y.value(), group, true);
-    const Var all = extract(tape.constant(back), Blades::multivector);
-    CHECK(relative_error(to_array(all.value()), naive_norm(x, group, 0.01)) < 1e-14);
-    // The gradient, from that of each group as a whole.
-    const Tensor dy = to_tensor(ctx, normal(y.shape(), 2), DType::f64);
-    tape.backward(y, dy);
-    for (int64_t g = 0; g < 12 / group; ++g) {
-      Tape one(ctx);
-      auto columns = [&](const Tensor& t) { return slice(one.constant(t), 2 * group * g, 2 * group).value(); };
-      const Var part = one.variable(columns(in.value()));
-      one.backward(equi_norm(part), columns(dy));
-      CHECK(relative_error(to_array(one.gradient(part)), to_array(columns(tape.gradient(in)))) < 1e-14);
-    }
-  }
-}
-
-TEST_CASE("geometric algebra: the norm's bound, and multivectors without a norm") {
-  Context ctx(1);
-  // Zero, a light-like vector, a null bivector, something small, something large.
-  Array x = zeros({5, 16, 1});
-  x.at(1 * 16 + 1, 0) = x.at(1 * 16 + 3, 0) = 5;
-  x.at(2 * 16 + 5, 0) = x.at(2 * 16 + 10, 0) = 3;
-  x.at(3 * 16 + 0, 0) = 0.05;
-  x.at(4 * 16 + 0, 0) = 200;
-  Tape tape(ctx);
-  const Var in = tape.variable(to_tensor(ctx, x, DType::f64));
-  const Var y = extract(equi_norm(embed(in, Blades::multivector)), Blades::multivector);
-  const Array out = to_array(y.value());
-  for (int i = 0; i < 64; ++i) CHECK(out[i] == doctest::Approx(10 * x[i]));
-  CHECK(out[64] == doctest::Approx(1));
-  tape.backward(y, to_tensor(ctx, normal(y.shape(), 5), DType::f64));
-  const Array g = to_array(tape.gradient(in)), dy = normal(y.shape(), 5);
-  for (int i = 0; i < 64; ++i) CHECK(g[i] == doctest::Approx(10 * dy[i]));  // below the bound a plain factor
-  CHECK(std::abs(g[64]) < 1e-12);                                           // a scalar alone keeps no size
-}
-
 TEST_CASE("geometric algebra: primitives of the references") {
-  Context ctx(1);
-  const Safetensors file(LIGHTCONE_SOURCE_DIR "/tests/golden/frames/lgatr.safetensors");
-  auto array = [&](const std::string& name) { return channel_last(to_array(file.load(ctx, "prim/" + name))); };
-  using F = std::function<Var(const Var&, const Var&)>;
-  const std::vector<std::pair<std::string, F>> cases = {
-      {"geometric_product", [](const Var& x, const Var& y) { return geometric_product(side_by_side(x, y)); }},
-      {"equi_layer_norm", [](const Var& x, const Var&) { return equi_norm(x); }},
-      {"gated_gelu", [](const Var& x, const Var&) { return gated(x, Gate::gelu); }},
-      {"gated_relu", [](const Var& x, const Var&) { return gated(x, Gate::relu); }},
-      {"gated_sigmoid", [](const Var& x, const Var&) { return gated(x, Gate::sigmoid); }},
-      {"gated_silu", [](const Var& x, const Var&) { return gated(x, Gate::silu); }}};
-  for (const auto& [name, f] : cases) {
-    INFO(name);
+  for (Device device : devices()) {
+    Context ctx(device, 1), cpu(1);
+    const Safetensors file(LIGHTCONE_SOURCE_DIR "/tests/golden/frames/lgatr.safetensors");
+    auto array = [&](const std::string& name) { return channel_last(to_array(file.load(cpu, "prim/" + name))); };
+    using F = std::function<Var(const Var&, const Var&)>;
+    const std::vector<std::pair<std::string, F>> cases = {
+        {"geometric_product", [](const Var& x, const Var& y) { return geometric_product(side_by_side(x, y)); }},
+        {"equi_layer_norm", [](const Var& x, const Var&) { return equi_norm(x); }},
+        {"gated_gelu", [](const Var& x, const Var&) { return gated(x, Gate::gelu); }},
+        {"gated_relu", [](const Var& x, const Var&) { return gated(x, Gate::relu); }},
+        {"gated_sigmoid", [](const Var& x, const Var&) { return gated(x, Gate::sigmoid); }},
+        {"gated_silu", [](const Var& x, const Var&) { return gated(x, Gate::silu); }}};
+    for (const auto& [name, f] : cases) {
+      INFO(name);
+      Tape tape(ctx);
+      const Var x = tape.variable(to_tensor(ctx, array("x"), DType::f64)),
+                y = tape.variable(to_tensor(ctx, array("y"), DType::f64));
+      const Var out = extract(f(embed(x, Blades::multivector), embed(y, Blades::multivector)), Blades::multivector);
+      CHECK(relative_error(to_array(out.value()), array(name)) < 1e-14);
+      tape.backward(out, to_tensor(ctx, array("grad_out"), DType::f64));
+      CHECK(relative_error(to_array(tape.gradient(x)), array(name + "_grad_x")) < 1e-13);
+      if (name == "geometric_product")
+        CHECK(relative_error(to_array(tape.gradient(y)), array(name + "_grad_y")) < 1e-13);
+    }
+    // Embeddings of one channel: [T, 16] and [T, 4].
     Tape tape(ctx);
-    const Var x = tape.variable(to_tensor(ctx, array("x"), DType::f64)),
-              y = tape.variable(to_tensor(ctx, array("y"), DType::f64));
-    const Var out = extract(f(embed(x, Blades::multivector), embed(y, Blades::multivector)), Blades::multivector);
-    CHECK(relative_error(to_array(out.value()), array(name)) < 1e-14);
-    tape.backward(out, to_tensor(ctx, array("grad_out"), DType::f64));
-    CHECK(relative_error(to_array(tape.gradient(x)), array(name + "_grad_x")) < 1e-13);
-    if (name == "geometric_product") CHECK(relative_error(to_array(tape.gradient(y)), array(name + "_grad_y")) < 1e-13);
+    const Array p = to_array(file.load(cpu, "prim/embed_vector_in"));
+    const Var four = tape.constant(to_tensor(ctx, p, DType::f64).reshape({5, 4, 1}));
+    auto flat = [](const Var& v) { return to_array(v.value().reshape({5, v.dim(1)})); };
+    CHECK(relative_error(flat(extract(embed(four, Blades::vector), Blades::multivector)),
+                         to_array(file.load(cpu, "prim/embed_vector"))) == 0);
+    CHECK(relative_error(flat(extract(embed(four, Blades::axial_vector), Blades::multivector)),
+                         to_array(file.load(cpu, "prim/embed_axialvector"))) == 0);
   }
-  // Embeddings of one channel: [T, 16] and [T, 4].
-  Tape tape(ctx);
-  const Array p = to_array(file.load(ctx, "prim/embed_vector_in"));
-  const Var four = tape.constant(to_tensor(ctx, p, DType::f64).reshape({5, 4, 1}));
-  auto flat = [](const Var& v) { return to_array(v.value().reshape({5, v.dim(1)})); };
-  CHECK(relative_error(flat(extract(embed(four, Blades::vector), Blades::multivector)),
-                       to_array(file.load(ctx, "prim/embed_vector"))) == 0);
-  CHECK(relative_error(flat(extract(embed(four, Blades::axial_vector), Blades::multivector)),
-                       to_array(file.load(ctx, "prim/embed_axialvector"))) == 0);
 }
 
 TEST_CASE("geometric algebra: results in bf16 are those in f32, rounded, and the backward reads them as f32") {
-  Context ctx(1);
-  ctx.allocator().set_guard(true);
-  for (int64_t C : {2, 8, 17, 32}) {
-    const Tensor x = bf16_values(ctx, normal({8, 6, 4 * C}, 1));
-    auto run = [&](auto&& f, DType result, const Tensor& dy) {
-      Tape tape(ctx);
-      const Var in = tape.variable(x);
-      const Var y = f(in, result);
-      tape.backward(y, as(ctx, dy, result));
-      return std::pair{y.value(), tape.gradient(in)};
-    };
-    auto compare = [&](auto&& f, const Shape& shape) {
-      const Tensor dy = bf16_values(ctx, normal(shape, 2));
-      const auto [y, dx] = run(f, DType::f32, dy);
-      const auto [small, dsmall] = run(f, DType::bf16, dy);
-      CHECK(same_bits(small, as(ctx, y, DType::bf16)));
-      CHECK(dsmall.dtype() == DType::f32);
-      return largest_difference(dsmall, dx);
-    };
-    CHECK(compare([](const Var& v, DType d) { return geometric_product(v, d); }, {8, 6, 2 * C}) == 0);
-    CHECK(compare([](const Var& v, DType d) { return gated(v, Gate::gelu, d); }, x.shape()) == 0);
-    // The norm's backward reads its rounded result.
-    CHECK(compare([&](const Var& v, DType d) { return equi_norm(v, C, 0.01, d); }, x.shape()) < 0.1);
+  for (Device device : devices()) {
+    Context ctx(device, 1);
+    ctx.allocator().set_guard(true);
+    for (int64_t C : {2, 8, 17, 32}) {
+      const Tensor x = bf16_values(ctx, normal({8, 6, 4 * C}, 1));
+      auto run = [&](auto&& f, DType result, const Tensor& dy) {
+        Tape tape(ctx);
+        const Var in = tape.variable(x);
+        const Var y = f(in, result);
+        tape.backward(y, as(ctx, dy, result));
+        return std::pair{y.value(), tape.gradient(in)};
+      };
+      auto compare = [&](auto&& f, const Shape& shape) {
+        const Tensor dy = bf16_values(ctx, normal(shape, 2));
+        const auto [y, dx] = run(f, DType::f32, dy);
+        const auto [small, dsmall] = run(f, DType::bf16, dy);
+        CHECK(same_bits(small, as(ctx, y, DType::bf16)));
+        CHECK(dsmall.dtype() == DType::f32);
+        return largest_difference(dsmall, dx);
+      };
+      CHECK(compare([](const Var& v, DType d) { return geometric_product(v, d); }, {8, 6, 2 * C}) == 0);
+      CHECK(compare([](const Var& v, DType d) { return gated(v, Gate::gelu, d); }, x.shape()) == 0);
+      // The norm's backward reads its rounded result.
+      CHECK(compare([&](const Var& v, DType d) { return equi_norm(v, C, 0.01, d); }, x.shape()) < 0.1);
+    }
+    CHECK(ctx.allocator().guard_violations() == 0);
   }
-  CHECK(ctx.allocator().guard_violations() == 0);
 }
 
 TEST_CASE("geometric algebra: refuses bad operands") {
@@ -319,29 +233,53 @@ TEST_CASE("geometric algebra: refuses bad operands") {
 #undef REFUSED
 }
 
-TEST_CASE("geometric algebra: dropout takes whole grades, and its gradient the same") {
-  Context ctx(2, 5);
-  Array ones = zeros({200, 16, 3});
-  for (double& v : ones.values) v = 1;
-  Tape tape(ctx);
-  const Var x = tape.variable(to_tensor(ctx, ones, DType::f32));
-  const Var y = extract(grade_dropout(embed(x, Blades::multivector), 0.25), Blades::multivector);
-  const Array out = to_array(y.value());
-  static const int grades[] = {0, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 4}, first[] = {0, 1, 5, 11, 15};
-  int kept[5] = {};
-  for (int64_t t = 0; t < 200; ++t)
-    for (int64_t c = 0; c < 3; ++c)
-      for (int64_t i = 0; i < 16; ++i) {
-        const double value = out[(t * 16 + i) * 3 + c];
-        CHECK((value == 0 || value == doctest::Approx(4. / 3)));
-        CHECK(value == out[(t * 16 + first[grades[i]]) * 3 + c]);
-        kept[grades[i]] += i == first[grades[i]] && value != 0;
+TEST_CASE("geometric algebra: dropout is the same on every device, recorded numbers too") {
+  for (DType dtype : {DType::f64, DType::f32, DType::bf16})
+    for (bool recorded : {false, true}) {
+      Tensor first;
+      for (Device device : devices()) {
+        Context ctx(device, 1, 5);
+        const Draw draw = ctx.rng().draw("dropout", 5 * 7 * 5);
+        Draw used = draw;
+        if (recorded) {
+          std::vector<double> numbers;
+          for (int64_t i = 0; i < 5 * 7 * 5; ++i) numbers.push_back(draw.uniform((i + 3) % 175));
+          used.recorded = std::make_shared<const std::vector<double>>(numbers);
+        }
+        Tensor x = to_tensor(ctx, normal({8, 7, 10}, 1), dtype);
+        kernels::grade_dropout(ctx, used, 0.3, x, x);
+        if (!first.defined()) first = x;
+        CHECK(same_bits(first, x));
       }
-  for (int k : kept) CHECK(std::abs(k - 450) < 55);  // five standard deviations of 600 draws
-  tape.backward(y, to_tensor(ctx, ones, DType::f32));
-  CHECK(same_bits(tape.gradient(x), y.value()));
-  Tape evaluate(ctx, Tape::Mode::evaluate);
-  const Var same = evaluate.constant(ctx.zeros({8, 2, 2}, DType::f32));
-  CHECK(grade_dropout(same, 0.5).value().raw() == same.value().raw());
-  CHECK_THROWS_WITH_AS(grade_dropout(tape.constant(same.value()), 1), "grade_dropout: p is 1, expected [0, 1)", Error);
+    }
+}
+
+TEST_CASE("geometric algebra: dropout takes whole grades, and its gradient the same") {
+  for (Device device : devices()) {
+    Context ctx(device, 2, 5);
+    Array ones = zeros({200, 16, 3});
+    for (double& v : ones.values) v = 1;
+    Tape tape(ctx);
+    const Var x = tape.variable(to_tensor(ctx, ones, DType::f32));
+    const Var y = extract(grade_dropout(embed(x, Blades::multivector), 0.25), Blades::multivector);
+    const Array out = to_array(y.value());
+    static const int grades[] = {0, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 4}, first[] = {0, 1, 5, 11, 15};
+    int kept[5] = {};
+    for (int64_t t = 0; t < 200; ++t)
+      for (int64_t c = 0; c < 3; ++c)
+        for (int64_t i = 0; i < 16; ++i) {
+          const double value = out[(t * 16 + i) * 3 + c];
+          CHECK((value == 0 || value == doctest::Approx(4. / 3)));
+          CHECK(value == out[(t * 16 + first[grades[i]]) * 3 + c]);
+          kept[grades[i]] += i == first[grades[i]] && value != 0;
+        }
+    for (int k : kept) CHECK(std::abs(k - 450) < 55);  // five standard deviations of 600 draws
+    tape.backward(y, to_tensor(ctx, ones, DType::f32));
+    CHECK(same_bits(tape.gradient(x), y.value()));
+    Tape evaluate(ctx, Tape::Mode::evaluate);
+    const Var same = evaluate.constant(ctx.zeros({8, 2, 2}, DType::f32));
+    CHECK(grade_dropout(same, 0.5).value().raw() == same.value().raw());
+    CHECK_THROWS_WITH_AS(grade_dropout(tape.constant(same.value()), 1), "grade_dropout: p is 1, expected [0, 1)",
+                         Error);
+  }
 }

@@ -4,6 +4,7 @@
 
 #include "kernels/lorentz_norm.h"
 #include "tests/support/amp.h"
+#include "tests/support/devices.h"
 #include "tests/support/lorentz.h"
 #include "tests/support/naive_lorentz.h"
 
@@ -39,41 +40,45 @@ TEST_CASE("lorentz_norm") {
 
 TEST_CASE("lorentz_norm of transformed vectors is the transformed norm") {
   const Array p = momenta(60, 1), s = normal({12, 3}, 2);
-  auto normed = [&](const Array& p) {
-    Context ctx(1);
-    Array v = p;
-    v.shape = {12, 5, 4};
-    const Array in = components_last(v);
-    Tensor yv = ctx.empty(in.shape, DType::f64), ys = ctx.empty(s.shape, DType::f64);
-    kernels::lorentz_norm(ctx, to_tensor(ctx, in, DType::f64), to_tensor(ctx, s, DType::f64), 1, 0.01, yv, ys);
-    Array out = components_last(to_array(yv));
-    out.shape = p.shape;
-    return std::pair{out, to_array(ys)};
-  };
-  const auto [v, scalars] = normed(p);
-  for (const Lorentz& a : lorentz_transformations(3)) {
-    const auto [there, same] = normed(transformed(a, p));
-    CHECK(relative_error(there, transformed(a, v)) < 1e-9);
-    CHECK(relative_error(same, scalars) < 1e-9);
+  for (Device device : devices()) {
+    auto normed = [&](const Array& p) {
+      Context ctx(device, 1);
+      Array v = p;
+      v.shape = {12, 5, 4};
+      const Array in = components_last(v);
+      Tensor yv = ctx.empty(in.shape, DType::f64), ys = ctx.empty(s.shape, DType::f64);
+      kernels::lorentz_norm(ctx, to_tensor(ctx, in, DType::f64), to_tensor(ctx, s, DType::f64), 1, 0.01, yv, ys);
+      Array out = components_last(to_array(yv));
+      out.shape = p.shape;
+      return std::pair{out, to_array(ys)};
+    };
+    const auto [v, scalars] = normed(p);
+    for (const Lorentz& a : lorentz_transformations(3)) {
+      const auto [there, same] = normed(transformed(a, p));
+      CHECK(relative_error(there, transformed(a, v)) < 1e-9);
+      CHECK(relative_error(same, scalars) < 1e-9);
+    }
   }
 }
 
 TEST_CASE("lorentz_norm: zeros, light-like and huge tokens have finite results and gradients, in place too") {
   for (DType dtype : {DType::f64, DType::f32, DType::bf16}) {
-    Context ctx(1);
-    Array v = normal({5, 4, 2}, 1), s = normal({5, 2}, 2);
-    for (int64_t i = 0; i < 8; ++i) v[i] = 0, v[8 + i] = i < 2 || i > 5, v[16 + i] = 1e4 * (i < 2 || i > 5);
-    for (int64_t i = 0; i < 6; ++i) s[i] = 0;
-    Tensor in_v = to_tensor(ctx, v, dtype), in_s = to_tensor(ctx, s, dtype), yv = ctx.empty(in_v.shape(), dtype),
-           ys = ctx.empty(in_s.shape(), dtype), dv = as(ctx, in_v, dtype), ds = as(ctx, in_s, dtype);
-    kernels::lorentz_norm(ctx, in_v, in_s, 2, 0.01, yv, ys);
-    kernels::lorentz_norm_backward(ctx, dv, ds, in_v, in_s, 2, 0.01, dv, ds);
-    for (const Tensor& t : {yv, ys, dv, ds})
-      for (double x : to_array(t).values) CHECK(std::isfinite(x));
-    CHECK(to_array(yv)[8] == doctest::Approx(10));  // a light-like vector of 1 without scalars: 1 / sqrt(eps)
-    kernels::lorentz_norm(ctx, in_v, in_s, 2, 0.01, in_v, in_s);
-    CHECK(same_bits(in_v, yv));
-    CHECK(same_bits(in_s, ys));
+    for (Device device : devices()) {
+      Context ctx(device, 1);
+      Array v = normal({5, 4, 2}, 1), s = normal({5, 2}, 2);
+      for (int64_t i = 0; i < 8; ++i) v[i] = 0, v[8 + i] = i < 2 || i > 5, v[16 + i] = 1e4 * (i < 2 || i > 5);
+      for (int64_t i = 0; i < 6; ++i) s[i] = 0;
+      Tensor in_v = to_tensor(ctx, v, dtype), in_s = to_tensor(ctx, s, dtype), yv = ctx.empty(in_v.shape(), dtype),
+             ys = ctx.empty(in_s.shape(), dtype), dv = as(ctx, in_v, dtype), ds = as(ctx, in_s, dtype);
+      kernels::lorentz_norm(ctx, in_v, in_s, 2, 0.01, yv, ys);
+      kernels::lorentz_norm_backward(ctx, dv, ds, in_v, in_s, 2, 0.01, dv, ds);
+      for (const Tensor& t : {yv, ys, dv, ds})
+        for (double x : to_array(t).values) CHECK(std::isfinite(x));
+      CHECK(to_array(yv)[8] == doctest::Approx(10));  // a light-like vector of 1 without scalars: 1 / sqrt(eps)
+      kernels::lorentz_norm(ctx, in_v, in_s, 2, 0.01, in_v, in_s);
+      CHECK(same_bits(in_v, yv));
+      CHECK(same_bits(in_s, ys));
+    }
   }
 }
 

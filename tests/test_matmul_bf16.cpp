@@ -5,6 +5,7 @@
 #include "autograd/matmul.h"
 #include "kernels/matmul.h"
 #include "tests/support/amp.h"
+#include "tests/support/devices.h"
 
 using namespace lightcone;
 using namespace lightcone::test;
@@ -116,6 +117,41 @@ TEST_CASE("bf16 activations: a result is that of f32, rounded") {
     });
   });
   CHECK(ctx.allocator().guard_violations() == 0);
+}
+
+// The sums' order is the device's own, so that a rounding may fall the other way.
+TEST_CASE("bf16 activations: every device agrees with the CPU") {
+  Context cpu(1);
+  for (Device device : devices())
+    for (Size n : {Size{0, 7, 5}, {1, 1, 1}, {33, 7, 5}, {31, 64, 33}, {129, 40, 16}, {5, 3, 0}, {5, 0, 3}})
+      for (DType in : dtypes)
+        for (DType out : dtypes) {
+          INFO(name_of(device), " T ", n.T, " N ", n.N, " K ", n.K, " from ", name_of(in), " to ", name_of(out));
+          Context ctx(device, 1);
+          ctx.allocator().set_guard(true);
+          const Operands o(ctx, n), there(cpu, n);
+          auto close = [&](const Tensor& a, const Tensor& b) {
+            CHECK(relative_error(to_array(a), to_array(b)) <= tolerance(a.dtype()));
+          };
+          for (const char* map : maps) {
+            INFO(map);
+            const Results r = forward(ctx, map, o, as(ctx, o.x, in), out);
+            const Results expected = forward(cpu, map, there, as(cpu, there.x, in), out);
+            close(r.y, expected.y);
+            if (r.pre.defined()) close(r.pre, expected.pre);
+          }
+          const Tensor pre = as(ctx, o.residual, out), pre_there = as(cpu, there.residual, out);
+          for (bool gelu : {false, true}) {
+            const Gradients g = backward(ctx, o, as(ctx, o.dy, out), gelu ? &pre : nullptr, as(ctx, o.x, in));
+            const Gradients expected =
+                backward(cpu, there, as(cpu, there.dy, out), gelu ? &pre_there : nullptr, as(cpu, there.x, in));
+            close(g.dx, expected.dx);
+            // gelu'(pre) dy is rounded to bf16 before the product: a rounding that falls the other way weighs more
+            // than in f32's row of the table.
+            CHECK(relative_error(to_array(g.dw), to_array(expected.dw)) <= tolerance(DType::bf16));
+            CHECK(relative_error(to_array(g.db), to_array(expected.db)) <= tolerance(out));
+          }
+        }
 }
 
 TEST_CASE("bf16 activations: no bias, y in the place of the residual, x that is rounded on the way") {

@@ -10,6 +10,7 @@
 #include "autograd/message_passing.h"
 #include "autograd/random.h"
 #include "autograd/segment.h"
+#include "tests/support/devices.h"
 #include "tests/support/edge_network.h"
 
 using namespace lightcone;
@@ -93,8 +94,8 @@ Var composite(const Messages& net, const std::vector<Var>& x) {
 
 // Value, then the gradient of each input, for a random cotangent.
 std::vector<Array> with_gradients(const Messages& net, const std::vector<Array>& inputs, bool simple, int threads = 1,
-                                  DType dtype = DType::f64) {
-  Context ctx(threads);
+                                  DType dtype = DType::f64, Device device = Device::cpu) {
+  Context ctx(device, threads);
   Tape tape(ctx);
   std::vector<Var> x;
   for (const Array& a : inputs) x.push_back(tape.variable(to_tensor(ctx, a, dtype)));
@@ -150,56 +151,76 @@ TEST_CASE("message_passing is what simple functions of all edges give, dropout t
                              .dropout = dropout};
           const auto x = net.inputs();
           for (DType dtype : {DType::f64, DType::f32}) {
-            const auto y = with_gradients(net, x, false, 1, dtype), expected = with_gradients(net, x, true, 1, dtype);
-            for (size_t i = 0; i < y.size(); ++i) {
-              CAPTURE(hidden);
-              CAPTURE(reps);
-              CAPTURE(i);
-              CHECK(relative_error(y[i], expected[i]) <= tolerance(dtype));
+            const auto expected = with_gradients(net, x, true, 1, dtype);
+            for (Device device : devices()) {
+              if (device == Device::cuda && hidden > 64) continue;  // products there have one way
+              const auto y = with_gradients(net, x, false, 1, dtype, device);
+              for (size_t i = 0; i < y.size(); ++i) {
+                CAPTURE(hidden);
+                CAPTURE(reps);
+                CAPTURE(i);
+                CHECK(relative_error(y[i], expected[i]) <= tolerance(dtype));
+              }
             }
           }
         }
 }
 
 TEST_CASE("message_passing: a jet's rows depend on that jet alone, the bits not on the threads") {
-  Messages net{.jets = {40, 17, 1, 60, 3}, .hidden = 72, .attributes = 1, .reps = "2x1n"};
-  const auto inputs = net.inputs();
-  const auto all = with_gradients(net, inputs, false, 1, DType::f32);
-  for (int threads : {2, 3}) {
-    const auto same = with_gradients(net, inputs, false, threads, DType::f32);
-    for (size_t i = 0; i < all.size(); ++i) CHECK(all[i].values == same[i].values);
+  for (Device device : devices()) {
+    Messages net{.jets = {40, 17, 1, 60, 3}, .hidden = 72, .attributes = 1, .reps = "2x1n"};
+    if (device == Device::cuda) net.jets = {11, 5, 1, 20, 3}, net.hidden = 20;  // it may be simulated
+    const auto inputs = net.inputs();
+    const auto all = with_gradients(net, inputs, false, 1, DType::f32, device);
+    for (int threads : {2, 3}) {
+      const auto same = with_gradients(net, inputs, false, threads, DType::f32, device);
+      for (size_t i = 0; i < all.size(); ++i) CHECK(all[i].values == same[i].values);
+    }
+    int64_t begin = 0, edge = 0;
+    for (int64_t n : net.jets) {
+      Messages alone = net;
+      alone.jets = {n};
+      auto x = inputs;
+      auto cut = [&](size_t i, int64_t first, int64_t rows) {
+        Shape shape = x[i].shape;
+        const int64_t columns = shape.numel() / shape[0];
+        shape[0] = rows;
+        x[i] = {shape, {x[i].values.begin() + first * columns, x[i].values.begin() + (first + rows) * columns}};
+      };
+      for (size_t i : {0, 1, 4, 6}) cut(i, begin, n);
+      cut(2, edge, n * (n - 1));
+      const Array y = with_gradients(alone, x, false, 1, DType::f32, device)[0];
+      CHECK(std::equal(y.values.begin(), y.values.end(), all[0].values.begin() + begin * net.hidden));
+      begin += n, edge += n * (n - 1);
+    }
   }
-  int64_t begin = 0, edge = 0;
-  for (int64_t n : net.jets) {
-    Messages alone = net;
-    alone.jets = {n};
-    auto x = inputs;
-    auto cut = [&](size_t i, int64_t first, int64_t rows) {
-      Shape shape = x[i].shape;
-      const int64_t columns = shape.numel() / shape[0];
-      shape[0] = rows;
-      x[i] = {shape, {x[i].values.begin() + first * columns, x[i].values.begin() + (first + rows) * columns}};
-    };
-    for (size_t i : {0, 1, 4, 6}) cut(i, begin, n);
-    cut(2, edge, n * (n - 1));
-    const Array y = with_gradients(alone, x, false, 1, DType::f32)[0];
-    CHECK(std::equal(y.values.begin(), y.values.end(), all[0].values.begin() + begin * net.hidden));
-    begin += n, edge += n * (n - 1);
+}
+
+TEST_CASE("message_passing of more edges than a GPU works on at a time") {
+  // Cut within the second jet.
+  const Messages net{.jets = {90, 170}, .hidden = 2, .attributes = 1, .reps = "1x1n"};
+  const auto inputs = net.inputs();
+  const auto expected = with_gradients(net, inputs, false);
+  for (Device device : devices()) {
+    const auto y = with_gradients(net, inputs, false, 1, DType::f64, device);
+    for (size_t i = 0; i < y.size(); ++i) CHECK(relative_error(y[i], expected[i]) <= tolerance(DType::f64));
   }
 }
 
 TEST_CASE("message_passing: a NaN stays in its jet") {
-  const Messages net{.jets = {6, 5, 4}};
-  auto inputs = net.inputs();
-  const Array y = with_gradients(net, inputs, false)[0];
-  inputs[1].at(7, 2) = NAN;
-  const Array with_nan = with_gradients(net, inputs, false)[0];
-  for (int64_t t = 0; t < 15; ++t)
-    for (int64_t h = 0; h < 4; ++h)
-      if (t < 6 || t == 7 || t >= 11)  // the sender itself hears the others alone
-        CHECK(with_nan.at(t, h) == y.at(t, h));
-      else
-        CHECK(std::isnan(with_nan.at(t, h)));
+  for (Device device : devices()) {
+    const Messages net{.jets = {6, 5, 4}};
+    auto inputs = net.inputs();
+    const Array y = with_gradients(net, inputs, false, 1, DType::f64, device)[0];
+    inputs[1].at(7, 2) = NAN;
+    const Array with_nan = with_gradients(net, inputs, false, 1, DType::f64, device)[0];
+    for (int64_t t = 0; t < 15; ++t)
+      for (int64_t h = 0; h < 4; ++h)
+        if (t < 6 || t == 7 || t >= 11)  // the sender itself hears the others alone
+          CHECK(with_nan.at(t, h) == y.at(t, h));
+        else
+          CHECK(std::isnan(with_nan.at(t, h)));
+  }
 }
 
 TEST_CASE("message_passing refuses what does not fit") {
@@ -280,18 +301,19 @@ TEST_CASE("edge_attributes") {
 }
 
 TEST_CASE("edge_attributes: degenerate momenta give finite results and gradients, and none where the bound acts") {
-  for (const std::vector<int64_t>& jets : {std::vector<int64_t>{12}, {3, 2, 1, 3, 3}}) {
-    Context ctx(1);
-    Tape tape(ctx);
-    const EdgeNetwork net{.jets = jets};
-    const Var p = tape.variable(ctx.of({12, 4}, DType::f64, special));
-    const Var e = edge_attributes(p, net.ptr(ctx), 0, 1, DType::f32);
-    tape.backward(e, to_tensor(ctx, {e.shape(), std::vector<double>(size_t(e.value().numel()), 1)}, DType::f32));
-    for (const Array& a : {to_array(e.value()), to_array(tape.gradient(p))})
-      CHECK(std::all_of(a.values.begin(), a.values.end(), [](double v) { return std::isfinite(v); }));
-    if (jets.size() == 1) continue;
-    // Three collinear, light-like momenta, all at the bound.
-    CHECK(to_array(e.value())[0] == doctest::Approx(std::log(1e-10)));
-    for (int64_t k = 0; k < 12; ++k) CHECK(to_array(tape.gradient(p))[k] == 0);
-  }
+  for (Device device : devices())
+    for (const std::vector<int64_t>& jets : {std::vector<int64_t>{12}, {3, 2, 1, 3, 3}}) {
+      Context ctx(device, 1);
+      Tape tape(ctx);
+      const EdgeNetwork net{.jets = jets};
+      const Var p = tape.variable(ctx.of({12, 4}, DType::f64, special));
+      const Var e = edge_attributes(p, net.ptr(ctx), 0, 1, DType::f32);
+      tape.backward(e, to_tensor(ctx, {e.shape(), std::vector<double>(size_t(e.value().numel()), 1)}, DType::f32));
+      for (const Array& a : {to_array(e.value()), to_array(tape.gradient(p))})
+        CHECK(std::all_of(a.values.begin(), a.values.end(), [](double v) { return std::isfinite(v); }));
+      if (jets.size() == 1) continue;
+      // Three collinear, light-like momenta, all at the bound.
+      CHECK(to_array(e.value())[0] == doctest::Approx(std::log(1e-10)));
+      for (int64_t k = 0; k < 12; ++k) CHECK(to_array(tape.gradient(p))[k] == 0);
+    }
 }

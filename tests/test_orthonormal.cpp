@@ -144,32 +144,35 @@ TEST_CASE("orthonormal: limited boosts, of any number of particles") {
 }
 
 TEST_CASE("orthonormal: frames are Lorentz transformations, to which only the global frame's choice matters") {
-  const Array v = sets(33, 5), p = momenta(33, 6, 1, 1), r = pairs(33, 7);
-  for (std::string method : methods) {
-    CAPTURE(method);
-    const Frames f = frames_of(options(method)), g = polar_of(options(method));
-    const Array L = evaluate(f, {v}).frames, M = evaluate(g, {p, r}).frames;
-    for (const Array& frames : {L, M})
+  for (Device device : devices()) {
+    const Array v = sets(33, 5), p = momenta(33, 6, 1, 1), r = pairs(33, 7);
+    for (std::string method : methods) {
+      CAPTURE(method);
+      const Frames f = frames_of(options(method)), g = polar_of(options(method));
+      const Array L = evaluate(device, f, {v}).frames, M = evaluate(device, g, {p, r}).frames;
+      for (const Array& frames : {L, M})
+        for (int64_t t = 0; t < 33; ++t) {
+          const Lorentz m = matrix_of(frames, t), one = inverse(m) * m;
+          for (int i = 0; i < 16; ++i) CHECK(std::abs(one[i] - (i % 5 == 0)) < 1e-10);
+        }
+      // The first vector's direction, and the boost vector, are the time axes.
       for (int64_t t = 0; t < 33; ++t) {
-        const Lorentz m = matrix_of(frames, t), one = inverse(m) * m;
-        for (int i = 0; i < 16; ++i) CHECK(std::abs(one[i] - (i % 5 == 0)) < 1e-10);
+        const Array at_rest = transformed(matrix_of(L, t), row(v, t)),
+                    boosted = transformed(matrix_of(M, t), row(p, t));
+        for (int i = 1; i < 4; ++i) {
+          CHECK(std::abs(at_rest[i]) < 1e-11);
+          CHECK(std::abs(boosted[i]) < 1e-11);
+        }
       }
-    // The first vector's direction, and the boost vector, are the time axes.
-    for (int64_t t = 0; t < 33; ++t) {
-      const Array at_rest = transformed(matrix_of(L, t), row(v, t)), boosted = transformed(matrix_of(M, t), row(p, t));
-      for (int i = 1; i < 4; ++i) {
-        CHECK(std::abs(at_rest[i]) < 1e-11);
-        CHECK(std::abs(boosted[i]) < 1e-11);
-      }
-    }
-    for (const Lorentz& Lambda : lorentz_transformations(41)) {
-      const Array L2 = evaluate(f, {transformed(Lambda, v)}).frames,
-                  M2 = evaluate(g, {transformed(Lambda, p), transformed(Lambda, r)}).frames;
-      for (int64_t t = 0; t < 33; ++t) {
-        const Lorentz expected = matrix_of(L, t) * inverse(Lambda), expected2 = matrix_of(M, t) * inverse(Lambda);
-        for (int i = 0; i < 16; ++i) {
-          CHECK(std::abs(L2[16 * t + i] - expected[i]) < 1e-8);  // entries reach hundreds, gamma^2 of them is lost
-          CHECK(std::abs(M2[16 * t + i] - expected2[i]) < 1e-8);
+      for (const Lorentz& Lambda : lorentz_transformations(41)) {
+        const Array L2 = evaluate(device, f, {transformed(Lambda, v)}).frames,
+                    M2 = evaluate(device, g, {transformed(Lambda, p), transformed(Lambda, r)}).frames;
+        for (int64_t t = 0; t < 33; ++t) {
+          const Lorentz expected = matrix_of(L, t) * inverse(Lambda), expected2 = matrix_of(M, t) * inverse(Lambda);
+          for (int i = 0; i < 16; ++i) {
+            CHECK(std::abs(L2[16 * t + i] - expected[i]) < 1e-8);  // entries reach hundreds, gamma^2 of them is lost
+            CHECK(std::abs(M2[16 * t + i] - expected2[i]) < 1e-8);
+          }
         }
       }
     }
@@ -177,17 +180,19 @@ TEST_CASE("orthonormal: frames are Lorentz transformations, to which only the gl
 }
 
 TEST_CASE("orthonormal: a limited boost keeps mass and direction") {
-  const Array p = momenta(40, 8, 2, 5);
-  Context ctx(1);
-  Tape tape(ctx);
-  for (std::optional<double> hardness : {std::optional<double>{}, {10.}}) {
-    const Array y = to_array(clamp_boost(tape.constant(to_tensor(ctx, p, DType::f64)), 2.5, hardness).boost.value());
-    for (int64_t t = 0; t < 40; ++t) {
-      const Vec a = {p.at(t, 0), p.at(t, 1), p.at(t, 2), p.at(t, 3)},
-                b = {y.at(t, 0), y.at(t, 1), y.at(t, 2), y.at(t, 3)};
-      CHECK(inner(b, b) == doctest::Approx(4).epsilon(1e-10));
-      CHECK(b[0] <= 2 * 2.5 * (1 + 1e-12));
-      for (int i = 1; i < 4; ++i) CHECK(b[i] * a[1] == doctest::Approx(a[i] * b[1]).epsilon(1e-10));
+  for (Device device : devices()) {
+    const Array p = momenta(40, 8, 2, 5);
+    Context ctx(device, 1);
+    Tape tape(ctx);
+    for (std::optional<double> hardness : {std::optional<double>{}, {10.}}) {
+      const Array y = to_array(clamp_boost(tape.constant(to_tensor(ctx, p, DType::f64)), 2.5, hardness).boost.value());
+      for (int64_t t = 0; t < 40; ++t) {
+        const Vec a = {p.at(t, 0), p.at(t, 1), p.at(t, 2), p.at(t, 3)},
+                  b = {y.at(t, 0), y.at(t, 1), y.at(t, 2), y.at(t, 3)};
+        CHECK(inner(b, b) == doctest::Approx(4).epsilon(1e-10));
+        CHECK(b[0] <= 2 * 2.5 * (1 + 1e-12));
+        for (int i = 1; i < 4; ++i) CHECK(b[i] * a[1] == doctest::Approx(a[i] * b[1]).epsilon(1e-10));
+      }
     }
   }
 }
@@ -220,167 +225,209 @@ Array degenerate_vectors(int first, int count) {
 }  // namespace
 
 TEST_CASE("orthonormal: degenerate sets have finite frames and gradients") {
-  const Array cotangent = normal({cases, 4, 4}, 9);
-  for (std::string method : methods)
-    for (double eps : {0., 1e-16, 1e-4, 1.})
-      for (DType dtype : {DType::f64, DType::f32}) {
-        CAPTURE(method);
-        CAPTURE(eps);
-        CAPTURE(name_of(dtype));
-        const Outcome y = evaluate(frames_of(options(method, eps)), {degenerate}, cotangent, {}, dtype);
-        const Outcome z = evaluate(polar_of(options(method, eps)), {degenerate_vectors(0, 1), degenerate_vectors(1, 2)},
-                                   cotangent, {}, dtype);
-        for (const Outcome* o : {&y, &z}) {
-          for (int64_t t = 0; t < cases; ++t) {
-            CAPTURE(t);
-            CHECK(all_finite(row(o->frames, t)));
-            for (const Array& g : o->gradients) CHECK(all_finite(row(g, t)));
+  for (Device device : devices()) {
+    const Array cotangent = normal({cases, 4, 4}, 9);
+    for (std::string method : methods)
+      for (double eps : {0., 1e-16, 1e-4, 1.})
+        for (DType dtype : {DType::f64, DType::f32}) {
+          CAPTURE(method);
+          CAPTURE(eps);
+          CAPTURE(name_of(dtype));
+          const Outcome y = evaluate(device, frames_of(options(method, eps)), {degenerate}, cotangent, {}, dtype);
+          const Outcome z = evaluate(device, polar_of(options(method, eps)),
+                                     {degenerate_vectors(0, 1), degenerate_vectors(1, 2)}, cotangent, {}, dtype);
+          for (const Outcome* o : {&y, &z}) {
+            for (int64_t t = 0; t < cases; ++t) {
+              CAPTURE(t);
+              CHECK(all_finite(row(o->frames, t)));
+              for (const Array& g : o->gradients) CHECK(all_finite(row(g, t)));
+            }
+            CHECK((o->counts[0] == 0) == (eps == 0));
+            CHECK((o->counts[1] == 0) == (eps == 0));
           }
-          CHECK((o->counts[0] == 0) == (eps == 0));
-          CHECK((o->counts[1] == 0) == (eps == 0));
         }
-      }
+  }
 }
 
 TEST_CASE("orthonormal: degenerate boosts have finite limits and gradients") {
-  const Array v = {degenerate.shape, degenerate.values};
-  for (std::optional<double> hardness : {std::optional<double>{}, {10.}})
-    for (DType dtype : {DType::f64, DType::f32}) {
-      Context ctx(1);
-      Tape tape(ctx);
-      const Var x = tape.variable(to_tensor(ctx, {{3 * cases, 4}, degenerate.values}, dtype));
-      const ClampedBoost y = clamp_boost(x, 3, hardness);
-      tape.backward(y.boost, to_tensor(ctx, normal({3 * cases, 4}, 10), dtype));
-      const Array values = to_array(y.boost.value()), gradients = to_array(tape.gradient(x));
-      CHECK(all_finite(values));
-      CHECK(all_finite(gradients));
-      for (int i = 0; i < 4; ++i) {
-        CHECK(values.at(3, i) == 0);  // light-like: without a mass
-        CHECK(gradients.at(3, i) == 0);
+  for (Device device : devices()) {
+    const Array v = {degenerate.shape, degenerate.values};
+    for (std::optional<double> hardness : {std::optional<double>{}, {10.}})
+      for (DType dtype : {DType::f64, DType::f32}) {
+        Context ctx(device, 1);
+        Tape tape(ctx);
+        const Var x = tape.variable(to_tensor(ctx, {{3 * cases, 4}, degenerate.values}, dtype));
+        const ClampedBoost y = clamp_boost(x, 3, hardness);
+        tape.backward(y.boost, to_tensor(ctx, normal({3 * cases, 4}, 10), dtype));
+        const Array values = to_array(y.boost.value()), gradients = to_array(tape.gradient(x));
+        CHECK(all_finite(values));
+        CHECK(all_finite(gradients));
+        for (int i = 0; i < 4; ++i) {
+          CHECK(values.at(3, i) == 0);  // light-like: without a mass
+          CHECK(gradients.at(3, i) == 0);
+        }
+        CHECK(y.mean() == std::numeric_limits<double>::infinity());
+        CHECK(y.largest() == std::numeric_limits<double>::infinity());
       }
-      CHECK(y.mean() == std::numeric_limits<double>::infinity());
-      CHECK(y.largest() == std::numeric_limits<double>::infinity());
+  }
+}
+
+TEST_CASE("orthonormal: statistics of Lorentz factors, of which a NaN is the largest wherever it is") {
+  for (Device device : devices())
+    for (int64_t T : {0, 1, 700}) {
+      Context ctx(device, 1);
+      Tape tape(ctx);
+      Array v = momenta(T, 18, 1, 2);
+      double sum = 0, largest = 0, above = 0;
+      for (int64_t t = 0; t < T; ++t) {
+        const double gamma = v.at(t, 0);
+        sum += gamma, largest = std::max(largest, gamma), above += gamma > 3;
+      }
+      const ClampedBoost y = clamp_boost(tape.constant(to_tensor(ctx, v, DType::f64)), 3, {});
+      CHECK(y.mean() == doctest::Approx(T ? sum / T : 0).epsilon(1e-9));
+      CHECK(y.largest() == doctest::Approx(largest).epsilon(1e-9));
+      CHECK(y.above() == above);
+      for (int64_t t : {int64_t{0}, T / 2, T - 1}) {
+        if (T == 0) continue;
+        Array spoilt = v;
+        spoilt.at(t, 1) = std::nan("");
+        CHECK(std::isnan(clamp_boost(tape.constant(to_tensor(ctx, spoilt, DType::f64)), 3, {}).largest()));
+      }
     }
 }
 
 TEST_CASE("orthonormal: noise makes frames of equal vectors, of its own for each seed, particle and call") {
-  const Array v = {{2, 3, 4}, {2, 1, 0, 0, 2, 1, 0, 0, 3, 0, 1, 1, 2, 1, 0, 0, 2, 1, 0, 0, 3, 0, 1, 1}};
-  auto frames = [&](uint64_t seed, int calls) {
-    Context ctx(1, seed);
-    Tape tape(ctx);
-    Array y;
-    for (int i = 0; i < calls; ++i) {
-      const RegularisedFrames f =
-          orthonormal_frames(tape.constant(to_tensor(ctx, v, DType::f64)), options("gramschmidt", 1e-3));
-      CHECK(f.lightlike() == 0);
-      CHECK(f.dependent() == 2);
-      CHECK(f.improper() == 0);
-      y = to_array(f.frames.value());
+  Array of_cpu;
+  for (Device device : devices()) {
+    const Array v = {{2, 3, 4}, {2, 1, 0, 0, 2, 1, 0, 0, 3, 0, 1, 1, 2, 1, 0, 0, 2, 1, 0, 0, 3, 0, 1, 1}};
+    auto frames = [&](uint64_t seed, int calls, Tape::Mode mode = Tape::Mode::train) {
+      Context ctx(device, 1, seed);
+      Tape tape(ctx, mode);
+      Array y;
+      for (int i = 0; i < calls; ++i) {
+        const RegularisedFrames f =
+            orthonormal_frames(tape.constant(to_tensor(ctx, v, DType::f64)), options("gramschmidt", 1e-3));
+        CHECK(f.lightlike() == 0);
+        CHECK(f.dependent() == 2);
+        CHECK(f.improper() == 0);
+        y = to_array(f.frames.value());
+      }
+      return y;
+    };
+    const Array one = frames(1, 1);
+    CHECK(frames(1, 1).values == one.values);
+    CHECK(frames(1, 2).values != one.values);
+    CHECK(frames(2, 1).values != one.values);
+    CHECK(row(one, 0).values != row(one, 1).values);
+    const Array shared = frames(1, 1, Tape::Mode::evaluate);
+    CHECK(row(shared, 0).values == row(shared, 1).values);
+    if (device == Device::cpu) of_cpu = one;
+    CHECK(relative_error(one, of_cpu) < 1e-9);  // the same numbers; the vectors differ by 1e-3 of themselves
+    for (int64_t t : {0, 1}) {
+      const Lorentz m = matrix_of(one, t), unity = inverse(m) * m;
+      for (int i = 0; i < 16; ++i) CHECK(std::abs(unity[i] - (i % 5 == 0)) < 1e-6);
     }
-    return y;
-  };
-  const Array one = frames(1, 1);
-  CHECK(frames(1, 1).values == one.values);
-  CHECK(frames(1, 2).values != one.values);
-  CHECK(frames(2, 1).values != one.values);
-  CHECK(row(one, 0).values != row(one, 1).values);
-  for (int64_t t : {0, 1}) {
-    const Lorentz m = matrix_of(one, t), unity = inverse(m) * m;
-    for (int i = 0; i < 16; ++i) CHECK(std::abs(unity[i] - (i % 5 == 0)) < 1e-6);
   }
 }
 
 TEST_CASE("orthonormal: a particle's bits depend neither on the others nor on threads; NaN stays where it is") {
-  const int64_t T = 1500;
-  Array v = sets(T, 11), p = momenta(T, 12, 1, 1), r = pairs(T, 13);
-  for (int64_t t = 0; t < T; t += 7)  // some that need noise
-    for (int i = 0; i < 4; ++i) v[12 * t + 4 + i] = v[12 * t + i], r[8 * t + 4 + i] = r[8 * t + i];
-  const Array cotangent = normal({T, 4, 4}, 14);
-  for (std::string method : methods) {
-    const Frames f = frames_of(options(method)), g = polar_of(options(method));
-    const Outcome y = evaluate(f, {v}, cotangent), z = evaluate(g, {p, r}, cotangent);
-    CHECK(y.counts[1] == (T + 6) / 7);
-    CHECK(z.counts[1] == (T + 6) / 7);
-    for (int threads : {2, 5}) {
-      const Outcome y2 = evaluate(f, {v}, cotangent, {}, DType::f64, threads),
-                    z2 = evaluate(g, {p, r}, cotangent, {}, DType::f64, threads);
-      CHECK(y2.frames.values == y.frames.values);
-      CHECK(y2.gradients[0].values == y.gradients[0].values);
-      CHECK(y2.counts == y.counts);
-      CHECK(z2.frames.values == z.frames.values);
-      CHECK(z2.gradients[0].values == z.gradients[0].values);
-      CHECK(z2.gradients[1].values == z.gradients[1].values);
-      CHECK(z2.counts == z.counts);
+  for (Device device : devices()) {
+    const int64_t T = 1500;
+    Array v = sets(T, 11), p = momenta(T, 12, 1, 1), r = pairs(T, 13);
+    for (int64_t t = 0; t < T; t += 7)  // some that need noise
+      for (int i = 0; i < 4; ++i) v[12 * t + 4 + i] = v[12 * t + i], r[8 * t + 4 + i] = r[8 * t + i];
+    const Array cotangent = normal({T, 4, 4}, 14);
+    for (std::string method : methods) {
+      const Frames f = frames_of(options(method)), g = polar_of(options(method));
+      const Outcome y = evaluate(device, f, {v}, cotangent), z = evaluate(device, g, {p, r}, cotangent);
+      CHECK(y.counts[1] == (T + 6) / 7);
+      CHECK(z.counts[1] == (T + 6) / 7);
+      for (int threads : {2, 5}) {
+        const Outcome y2 = evaluate(device, f, {v}, cotangent, {}, DType::f64, threads),
+                      z2 = evaluate(device, g, {p, r}, cotangent, {}, DType::f64, threads);
+        CHECK(y2.frames.values == y.frames.values);
+        CHECK(y2.gradients[0].values == y.gradients[0].values);
+        CHECK(y2.counts == y.counts);
+        CHECK(z2.frames.values == z.frames.values);
+        CHECK(z2.gradients[0].values == z.gradients[0].values);
+        CHECK(z2.gradients[1].values == z.gradients[1].values);
+        CHECK(z2.counts == z.counts);
+      }
+      auto alone = [](const Array& a, int64_t t) {
+        Array one = row(a, t);
+        Shape shape = {1};
+        for (int64_t extent : one.shape) shape.append(extent);
+        return Array{shape, one.values};
+      };
+      for (int64_t t : {1, 64, 1499}) {
+        const Outcome y1 = evaluate(device, f, {alone(v, t)}, alone(cotangent, t)),
+                      z1 = evaluate(device, g, {alone(p, t), alone(r, t)}, alone(cotangent, t));
+        CHECK(y1.frames.values == row(y.frames, t).values);
+        CHECK(y1.gradients[0].values == row(y.gradients[0], t).values);
+        CHECK(z1.frames.values == row(z.frames, t).values);
+        CHECK(z1.gradients[1].values == row(z.gradients[1], t).values);
+      }
+      Array spoilt = v;
+      spoilt[12 * 5 + 2] = std::nan("");
+      const Outcome w = evaluate(device, f, {spoilt}, cotangent);
+      CHECK(w.counts[2] == y.counts[2] + 1);
+      CHECK(std::isnan(w.frames[16 * 5]));
+      CHECK(std::isnan(w.gradients[0][12 * 5]));
+      CHECK(row(w.gradients[0], 6).values == row(y.gradients[0], 6).values);
     }
-    auto alone = [](const Array& a, int64_t t) {
-      Array one = row(a, t);
-      Shape shape = {1};
-      for (int64_t extent : one.shape) shape.append(extent);
-      return Array{shape, one.values};
-    };
-    for (int64_t t : {1, 64, 1499}) {
-      const Outcome y1 = evaluate(f, {alone(v, t)}, alone(cotangent, t)),
-                    z1 = evaluate(g, {alone(p, t), alone(r, t)}, alone(cotangent, t));
-      CHECK(y1.frames.values == row(y.frames, t).values);
-      CHECK(y1.gradients[0].values == row(y.gradients[0], t).values);
-      CHECK(z1.frames.values == row(z.frames, t).values);
-      CHECK(z1.gradients[1].values == row(z.gradients[1], t).values);
-    }
-    Array spoilt = v;
-    spoilt[12 * 5 + 2] = std::nan("");
-    const Outcome w = evaluate(f, {spoilt}, cotangent);
-    CHECK(w.counts[2] == y.counts[2] + 1);
-    CHECK(std::isnan(w.frames[16 * 5]));
-    CHECK(std::isnan(w.gradients[0][12 * 5]));
-    CHECK(row(w.gradients[0], 6).values == row(y.gradients[0], 6).values);
   }
 }
 
 TEST_CASE("orthonormal: gradients of one side alone") {
-  const Array p = momenta(9, 15, 1, 1), r = pairs(9, 16), cotangent = normal({9, 4, 4}, 17);
-  const Outcome both = evaluate(polar_of(options("gramschmidt")), {p, r}, cotangent);
-  for (int side : {0, 1}) {
-    const Outcome one = evaluate(
-        [&](auto& x) {
-          const Var other = x[0].tape().constant(to_tensor(x[0].context(), side ? p : r, DType::f64));
-          return side ? polar_decomposition(other, x[0], options("gramschmidt"))
-                      : polar_decomposition(x[0], other, options("gramschmidt"));
-        },
-        {side ? r : p}, cotangent);
-    CHECK(one.gradients[0].values == both.gradients[side].values);
+  for (Device device : devices()) {
+    const Array p = momenta(9, 15, 1, 1), r = pairs(9, 16), cotangent = normal({9, 4, 4}, 17);
+    const Outcome both = evaluate(device, polar_of(options("gramschmidt")), {p, r}, cotangent);
+    for (int side : {0, 1}) {
+      const Outcome one = evaluate(
+          device,
+          [&](auto& x) {
+            const Var other = x[0].tape().constant(to_tensor(x[0].context(), side ? p : r, DType::f64));
+            return side ? polar_decomposition(other, x[0], options("gramschmidt"))
+                        : polar_decomposition(x[0], other, options("gramschmidt"));
+          },
+          {side ? r : p}, cotangent);
+      CHECK(one.gradients[0].values == both.gradients[side].values);
+    }
   }
 }
 
 // Vectors of a fresh network differ in the fourth digit, and are predicted where jets are fast.
 TEST_CASE("orthonormal: nearly parallel vectors give orthonormal frames, that follow them") {
-  const Array v = sets(33, 51), r = pairs(33, 52), direction = momenta(33, 53, 1, 1);
-  Array near = v, references = r;
-  for (int64_t i = 0; i < near.shape.numel(); ++i) near[i] = direction[i / 12 * 4 + i % 4] + 1e-4 * v[i];
-  for (int64_t i = 0; i < references.shape.numel(); ++i)
-    references[i] = direction[i / 8 * 4 + i % 4] + 1e-4 * references[i];
-  for (std::string method : methods) {
-    CAPTURE(method);
-    OrthoKwargs exact = options(method);  // bounds that act on 1e-8, cross products of these, not at all
-    exact.eps_norm = 1e-30, exact.eps_reg = exact.eps_reg_coplanar = exact.eps_reg_lightlike = 0;
-    const Array L = evaluate(frames_of(exact), {near}).frames;
-    const Array M = evaluate(polar_of(exact), {momenta(33, 54, 1, 1), references}).frames;
-    for (const Array& frames : {L, M})
+  for (Device device : devices()) {
+    const Array v = sets(33, 51), r = pairs(33, 52), direction = momenta(33, 53, 1, 1);
+    Array near = v, references = r;
+    for (int64_t i = 0; i < near.shape.numel(); ++i) near[i] = direction[i / 12 * 4 + i % 4] + 1e-4 * v[i];
+    for (int64_t i = 0; i < references.shape.numel(); ++i)
+      references[i] = direction[i / 8 * 4 + i % 4] + 1e-4 * references[i];
+    for (std::string method : methods) {
+      CAPTURE(method);
+      OrthoKwargs exact = options(method);  // bounds that act on 1e-8, cross products of these, not at all
+      exact.eps_norm = 1e-30, exact.eps_reg = exact.eps_reg_coplanar = exact.eps_reg_lightlike = 0;
+      const Array L = evaluate(device, frames_of(exact), {near}).frames;
+      const Array M = evaluate(device, polar_of(exact), {momenta(33, 54, 1, 1), references}).frames;
+      for (const Array& frames : {L, M})
+        for (int64_t t = 0; t < 33; ++t) {
+          const Lorentz m = matrix_of(frames, t), one = inverse(m) * m;
+          for (int i = 0; i < 16; ++i) CHECK(std::abs(one[i] - (i % 5 == 0)) < 1e-9);
+        }
+      // A change in the last digits of vectors is 1e-12 of their difference.
+      const Lorentz Lambda = random_boost(55, 1);
+      const Array L2 = evaluate(device, frames_of(exact), {transformed(Lambda, near)}).frames;
+      double largest = 0, change = 0;
       for (int64_t t = 0; t < 33; ++t) {
-        const Lorentz m = matrix_of(frames, t), one = inverse(m) * m;
-        for (int i = 0; i < 16; ++i) CHECK(std::abs(one[i] - (i % 5 == 0)) < 1e-9);
+        const Lorentz expected = matrix_of(L, t) * inverse(Lambda);
+        for (int i = 0; i < 16; ++i) {
+          largest = std::max(largest, std::abs(expected[i]));
+          change = std::max(change, std::abs(L2[16 * t + i] - expected[i]));
+        }
       }
-    // A change in the last digits of vectors is 1e-12 of their difference.
-    const Lorentz Lambda = random_boost(55, 1);
-    const Array L2 = evaluate(frames_of(exact), {transformed(Lambda, near)}).frames;
-    double largest = 0, change = 0;
-    for (int64_t t = 0; t < 33; ++t) {
-      const Lorentz expected = matrix_of(L, t) * inverse(Lambda);
-      for (int i = 0; i < 16; ++i) {
-        largest = std::max(largest, std::abs(expected[i]));
-        change = std::max(change, std::abs(L2[16 * t + i] - expected[i]));
-      }
+      CAPTURE(change);
+      CHECK(change < 1e-9 * largest);
     }
-    CAPTURE(change);
-    CHECK(change < 1e-9 * largest);
   }
 }

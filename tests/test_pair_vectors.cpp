@@ -6,6 +6,7 @@
 #include <limits>
 #include <numeric>
 
+#include "tests/support/devices.h"
 #include "tests/support/jet_offsets.h"
 #include "tests/support/lorentz.h"
 
@@ -90,8 +91,8 @@ std::string name_of(const PairVectorsOptions& o) {
 
 /// Vectors, then the gradients of momenta and logits.
 std::vector<Array> with_gradients(const Jets& jets, const PairVectorsOptions& o, const Array& p, const Array& logits,
-                                  DType dtype, DType momenta = DType::f64) {
-  Context ctx(2);
+                                  DType dtype, DType momenta = DType::f64, Device device = Device::cpu) {
+  Context ctx(device, 2);
   Tape tape(ctx);
   const Var x = tape.variable(to_tensor(ctx, p, momenta)), l = tape.variable(to_tensor(ctx, logits, dtype));
   const Var y = pair_vectors(x, l, offsets(ctx, jets), o);
@@ -124,19 +125,20 @@ TEST_CASE("pair_vectors, with every option") {
 
 TEST_CASE("pair_vectors of other sizes, and f32 logits") {
   const PairVectorsOptions options;
-  for (const Jets& jets : {Jets{}, Jets{0}, Jets{1}, Jets{8}, Jets{33, 7}, Jets{9, 0, 16}})
-    for (int64_t n : {1, 3}) {
-      const Array p = momenta(tokens_of(jets), 1), l = normal({pairs_of(jets), n}, 2);
-      const auto exact = with_gradients(jets, options, p, l, DType::f64);
-      CHECK(relative_error(exact[0], naive(jets, options, p, l)) < 1e-10);
-      Array rounded = l;
-      for (double& v : rounded.values) v = static_cast<float>(v);
-      const auto f64 = with_gradients(jets, options, p, rounded, DType::f64),
-                 f32 = with_gradients(jets, options, p, rounded, DType::f32);
-      CHECK(relative_error(f32[0], f64[0]) < 1e-14);  // weights are f64 in both
-      CHECK(relative_error(f32[1], f64[1]) < 1e-14);
-      if (pairs_of(jets)) CHECK(relative_error(f32[2], f64[2]) < 1e-6);
-    }
+  for (Device device : devices())
+    for (const Jets& jets : {Jets{}, Jets{0}, Jets{1}, Jets{8}, Jets{33, 7}, Jets{9, 0, 16}})
+      for (int64_t n : {1, 3}) {
+        const Array p = momenta(tokens_of(jets), 1), l = normal({pairs_of(jets), n}, 2);
+        const auto exact = with_gradients(jets, options, p, l, DType::f64, DType::f64, device);
+        CHECK(relative_error(exact[0], naive(jets, options, p, l)) < 1e-10);
+        Array rounded = l;
+        for (double& v : rounded.values) v = static_cast<float>(v);
+        const auto f64 = with_gradients(jets, options, p, rounded, DType::f64, DType::f64, device),
+                   f32 = with_gradients(jets, options, p, rounded, DType::f32, DType::f64, device);
+        CHECK(relative_error(f32[0], f64[0]) < 1e-14);  // weights are f64 in both
+        CHECK(relative_error(f32[1], f64[1]) < 1e-14);
+        if (pairs_of(jets)) CHECK(relative_error(f32[2], f64[2]) < 1e-6);
+      }
 }
 
 TEST_CASE("pair_vectors: degenerate momenta give finite results and gradients") {
@@ -151,11 +153,14 @@ TEST_CASE("pair_vectors: degenerate momenta give finite results and gradients") 
     for (DType dtype : {DType::f64, DType::f32})
       for (const Jets& jets : {Jets{12}, {3, 2, 1, 3, 3}, {2, 1, 3, 1, 1, 1, 1, 2}})
         for (double width : {1., 1000.}) {
-          // Weights of e^10 over norms of 1e-6: gradients beyond the range of f32.
-          const DType of_momenta = width > 1 ? DType::f64 : dtype;
-          CHECK_MESSAGE(finite(with_gradients(jets, o, {{12, 4}, special}, normal({pairs_of(jets), 3}, 2, width), dtype,
-                                              of_momenta)),
-                        name_of(o));
+          // The one jet has all of their pairs: enough for a simulated GPU.
+          for (Device device : jets.size() == 1 ? devices() : std::vector{Device::cpu}) {
+            // Weights of e^10 over norms of 1e-6: gradients beyond the range of f32.
+            const DType of_momenta = width > 1 ? DType::f64 : dtype;
+            CHECK_MESSAGE(finite(with_gradients(jets, o, {{12, 4}, special}, normal({pairs_of(jets), 3}, 2, width),
+                                                dtype, of_momenta, device)),
+                          name_of(o));
+          }
         }
 }
 
@@ -172,7 +177,9 @@ TEST_CASE("pair_vectors turn and boost with the momenta") {
 }
 
 TEST_CASE("pair_masses") {
-  for (const Jets& jets : {Jets{5, 1, 0, 18, 2}, Jets{}, Jets{1}, Jets{70}}) {
+  Jets many;  // more than a block of threads
+  for (int64_t b = 0; b < 300; ++b) many.push_back(b % 3);
+  for (const Jets& jets : {Jets{5, 1, 0, 18, 2}, Jets{}, Jets{1}, Jets{70}, many}) {
     auto oracle = [&](const std::vector<Array>& x) {
       Array e = zeros({pairs_of(jets), 1});
       each_pair(jets, [&](int64_t i, int64_t j, int64_t ij, int64_t, int64_t) {
@@ -195,13 +202,15 @@ TEST_CASE("pair_masses") {
               .step = 1e-6});
   }
   // Light-like pairs: the bound, and no gradient.
-  Context ctx(1);
-  Tape tape(ctx);
-  const Var p = tape.variable(ctx.of({2, 4}, DType::f64, std::vector<double>{5, 0, 0, 5, 1, 0, 0, 1}));
-  const Var e = pair_masses(p, offsets(ctx, {2}), 0, 1, DType::f32);
-  tape.backward(e, ctx.of({4, 1}, DType::f32, std::vector<double>{1, 1, 1, 1}));
-  for (double v : to_array(e.value()).values) CHECK(v == doctest::Approx(std::log(1e-10)));
-  for (double v : to_array(tape.gradient(p)).values) CHECK(v == 0);
+  for (Device device : devices()) {
+    Context ctx(device, 1);
+    Tape tape(ctx);
+    const Var p = tape.variable(ctx.of({2, 4}, DType::f64, std::vector<double>{5, 0, 0, 5, 1, 0, 0, 1}));
+    const Var e = pair_masses(p, offsets(ctx, {2}), 0, 1, DType::f32);
+    tape.backward(e, ctx.of({4, 1}, DType::f32, std::vector<double>{1, 1, 1, 1}));
+    for (double v : to_array(e.value()).values) CHECK(v == doctest::Approx(std::log(1e-10)));
+    for (double v : to_array(tape.gradient(p)).values) CHECK(v == 0);
+  }
 }
 
 TEST_CASE("pair_products") {

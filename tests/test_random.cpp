@@ -5,6 +5,7 @@
 
 #include "autograd/random.h"
 #include "kernels/random.h"
+#include "tests/support/devices.h"
 #include "tests/support/op_case.h"
 
 using namespace lightcone;
@@ -30,8 +31,8 @@ std::vector<int64_t> histogram(const Array& a, int bins, const std::function<dou
 double normal_cumulative(double x) { return 0.5 * std::erfc(-x / std::sqrt(2.0)); }
 
 template <class F>
-Array filled(Shape shape, DType dtype, int threads, F fill) {
-  Context ctx(threads, 9);
+Array filled(Shape shape, DType dtype, int threads, F fill, Device device = Device::cpu) {
+  Context ctx(device, threads, 9);
   ctx.allocator().set_guard(true);
   Tensor y = ctx.empty(shape, dtype);
   fill(ctx, ctx.rng().draw("test", shape.numel()), y);
@@ -50,10 +51,13 @@ TEST_CASE("fill_uniform and fill_normal: the numbers of the Draw, at any size an
       const Draw draw = Rng(9).draw("test", n);
       Array u = zeros({n}), g = zeros({n});
       for (int64_t i = 0; i < n; ++i) u[i] = -2 + 7 * draw.uniform53(i), g[i] = 3 + 0.5 * draw.normal(i);
-      CHECK(relative_error(filled({n}, dtype, 1, uniform), u) <= tolerance(dtype));
-      CHECK(relative_error(filled({n}, dtype, 1, normal), g) <= tolerance(dtype));
       CHECK(filled({n}, dtype, 1, uniform).values == filled({n}, dtype, 2, uniform).values);
       CHECK(filled({n}, dtype, 1, normal).values == filled({n}, dtype, 3, normal).values);
+      for (Device device : devices()) {
+        INFO("on ", name_of(device));
+        CHECK(relative_error(filled({n}, dtype, 1, uniform, device), u) <= tolerance(dtype));
+        CHECK(relative_error(filled({n}, dtype, 1, normal, device), g) <= tolerance(dtype));
+      }
     }
 }
 
@@ -126,31 +130,54 @@ TEST_CASE("dropout: how many stay, everywhere alike, and new ones every time") {
 }
 
 TEST_CASE("dropout: evaluation and p = 0 are the identity and draw nothing") {
-  Context ctx;
-  Tape evaluation(ctx, Tape::Mode::evaluate), training(ctx);
-  const Tensor x = to_tensor(ctx, normal({33}, 1), DType::f32);
-  CHECK(dropout(evaluation.constant(x), 0.5).value().raw() == x.raw());
-  CHECK(dropout(training.constant(x), 0).value().raw() == x.raw());
-  CHECK(ctx.rng().positions().empty());
-  Tensor y = ctx.empty({33}, DType::f32);
-  kernels::dropout(ctx, ctx.rng().draw("dropout", 33), 0, x, y);
-  CHECK(to_array(y).values == to_array(x).values);
+  for (Device device : devices()) {
+    Context ctx(device);
+    Tape evaluation(ctx, Tape::Mode::evaluate), training(ctx);
+    const Tensor x = to_tensor(ctx, normal({33}, 1), DType::f32);
+    CHECK(dropout(evaluation.constant(x), 0.5).value().raw() == x.raw());
+    CHECK(dropout(training.constant(x), 0).value().raw() == x.raw());
+    CHECK(ctx.rng().positions().empty());
+    Tensor y = ctx.empty({33}, DType::f32);
+    kernels::dropout(ctx, ctx.rng().draw("dropout", 33), 0, x, y);
+    CHECK(to_array(y).values == to_array(x).values);
+  }
 }
 
 TEST_CASE("dropout: recorded numbers, kept where u >= p") {
-  Context ctx;
-  Tape tape(ctx);
-  ctx.rng().replace("dropout", {0.25, 0.2499, 0.9, 0, 0.5});
-  const Var x = tape.variable(to_tensor(ctx, {{5}, {3, 3, 3, 3, NAN}}, DType::f64));
-  const Var y = dropout(x, 0.25);
-  const Array value = to_array(y.value());
-  CHECK(std::vector(value.values.begin(), value.values.begin() + 4) == std::vector<double>{4, 0, 4, 0});
-  CHECK(std::isnan(value[4]));
-  tape.backward(y, to_tensor(ctx, {{5}, {6, 6, 6, 6, 6}}, DType::f64));
-  CHECK(to_array(tape.gradient(x)).values == std::vector<double>{8, 0, 8, 0, 8});
-  CHECK_THROWS_WITH_AS(dropout(x, 0.25),
-                       "rng: stream 'dropout' was replaced by 5 recorded numbers, 5 are used and 5 more are asked for",
-                       Error);
+  for (Device device : devices()) {
+    Context ctx(device);
+    Tape tape(ctx);
+    ctx.rng().replace("dropout", {0.25, 0.2499, 0.9, 0, 0.5});
+    const Var x = tape.variable(to_tensor(ctx, {{5}, {3, 3, 3, 3, NAN}}, DType::f64));
+    const Var y = dropout(x, 0.25);
+    const Array value = to_array(y.value());
+    CHECK(std::vector(value.values.begin(), value.values.begin() + 4) == std::vector<double>{4, 0, 4, 0});
+    CHECK(std::isnan(value[4]));
+    tape.backward(y, to_tensor(ctx, {{5}, {6, 6, 6, 6, 6}}, DType::f64));
+    CHECK(to_array(tape.gradient(x)).values == std::vector<double>{8, 0, 8, 0, 8});
+    CHECK_THROWS_WITH_AS(
+        dropout(x, 0.25),
+        "rng: stream 'dropout' was replaced by 5 recorded numbers, 5 are used and 5 more are asked for", Error);
+  }
+}
+
+TEST_CASE("dropout drops the same elements on every device, in place and at any alignment") {
+  for (Device device : devices())
+    for (DType dtype : {DType::f64, DType::f32, DType::bf16})
+      for (int64_t n : {1, 5, 16, 37, 1027})
+        for (int64_t begin : {0, 1}) {
+          INFO(n, " from ", begin, " on, on ", name_of(device));
+          Context ctx(device, 1);
+          const Array ones = {{n + begin}, std::vector<double>(n + begin, 1)};
+          const Draw draw = Rng(3).draw("dropout", n);
+          const Tensor x = to_tensor(ctx, ones, dtype).narrow(begin, n);
+          Tensor y = ctx.empty({n}, dtype), in_place = to_tensor(ctx, ones, dtype).narrow(begin, n);
+          kernels::dropout(ctx, draw, 0.5, x, y);
+          kernels::dropout(ctx, draw, 0.5, in_place, in_place);
+          CHECK(to_array(in_place).values == to_array(y).values);
+          const Array result = to_array(y);
+          for (int64_t i = 0; i < n; ++i) CHECK(result[i] == (draw.uniform(i) >= 0.5 ? 2 : 0));
+        }
 }
 
 TEST_CASE("random kernels refuse bad input") {

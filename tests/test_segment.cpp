@@ -12,14 +12,14 @@ using namespace lightcone;
 using namespace lightcone::test;
 
 namespace {
-using Numbers = std::vector<double>;
+using Values = std::vector<double>;
 
-Tensor integers(Context& ctx, const Numbers& v, DType dtype = DType::i32) {
+Tensor integers(Context& ctx, const Values& v, DType dtype = DType::i32) {
   return ctx.of({static_cast<int64_t>(v.size())}, dtype, v);
 }
 
 // Jets of 3, 0, 1, 33, 64 and 0 rows.
-const Numbers ptr = {0, 3, 3, 4, 37, 101, 101};
+const Values ptr = {0, 3, 3, 4, 37, 101, 101};
 constexpr int64_t jets = 6, rows = 101;
 
 /// y[b] from the column entries of each jet.
@@ -29,14 +29,14 @@ auto per_jet(F f) {
     Array y = zeros({jets, x[0].shape[1]});
     for (int64_t b = 0; b < jets; ++b)
       for (int64_t c = 0; c < x[0].shape[1]; ++c) {
-        Numbers entries;
+        Values entries;
         for (int64_t t = ptr[b]; t < ptr[b + 1]; ++t) entries.push_back(x[0].at(t, c));
         y.at(b, c) = entries.empty() ? 0 : f(entries);
       }
     return std::vector{y};
   };
 }
-double sum(const Numbers& v) {
+double sum(const Values& v) {
   double s = 0;
   for (double e : v) s += e;
   return s;
@@ -52,8 +52,8 @@ TEST_CASE("segment sum, mean, max and broadcast") {
                 .oracle = oracle});
     };
     over_jets("segment_sum", segment_sum, per_jet(sum));
-    over_jets("segment_mean", segment_mean, per_jet([](const Numbers& v) { return sum(v) / v.size(); }));
-    over_jets("segment_max", segment_max, per_jet([](const Numbers& v) { return *std::ranges::max_element(v); }));
+    over_jets("segment_mean", segment_mean, per_jet([](const Values& v) { return sum(v) / v.size(); }));
+    over_jets("segment_max", segment_max, per_jet([](const Values& v) { return *std::ranges::max_element(v); }));
     over_jets(
         "segment_broadcast", segment_broadcast,
         [](const std::vector<Array>& x) {
@@ -70,17 +70,17 @@ TEST_CASE("segment sum, mean, max and broadcast") {
 TEST_CASE("segment max takes the first of equals and the first NaN") {
   Context ctx(1);
   const double nan = std::numeric_limits<double>::quiet_NaN(), inf = std::numeric_limits<double>::infinity();
-  const Tensor x = ctx.of({6, 2}, DType::f32, Numbers{1, -inf, 5, -inf, 5, -inf, 2, 3, nan, 4, nan, 9});
+  const Tensor x = ctx.of({6, 2}, DType::f32, Values{1, -inf, 5, -inf, 5, -inf, 2, 3, nan, 4, nan, 9});
   const Tensor offsets = integers(ctx, {0, 3, 3, 6});
   Tensor y = ctx.empty({3, 2}, DType::f32), argmax = ctx.empty({3, 2}, DType::i32);
   kernels::segment_max(ctx, x, offsets, y, argmax);
-  CHECK(to_array(argmax).values == Numbers{1, 0, -1, -1, 4, 5});
+  CHECK(to_array(argmax).values == Values{1, 0, -1, -1, 4, 5});
   const Array a = to_array(y);
   CHECK((a[0] == 5 && a[1] == -inf && a[2] == 0 && a[3] == 0 && std::isnan(a[4]) && a[5] == 9));
 }
 
 TEST_CASE("gather and scatter of rows") {
-  const Numbers index = {4, 0, 4, 4, 2, 0, 32, 7, 4};
+  const Values index = {4, 0, 4, 4, 2, 0, 32, 7, 4};
   const int64_t M = index.size(), N = 33;
   for (DType dtype : {DType::i32, DType::i64})
     for (int64_t C : {1, 65}) {
@@ -111,7 +111,7 @@ TEST_CASE("gather and scatter of rows") {
 
 TEST_CASE("rows are added in the order of the index") {
   Context ctx(2);
-  const Tensor x = ctx.of({3, 1}, DType::f32, Numbers{1e8, -1e8, 1});
+  const Tensor x = ctx.of({3, 1}, DType::f32, Values{1e8, -1e8, 1});
   Tensor y = ctx.empty({1, 1}, DType::f32);
   kernels::scatter_add_rows(ctx, x, integers(ctx, {0, 0, 0}), y);
   CHECK(y.item() == 1);  // the other way round, the 1 would be lost

@@ -5,6 +5,9 @@
 #include <limits>
 
 #include "autograd/softmax.h"
+#include "kernels/softmax.h"
+#include "tests/support/bits.h"
+#include "tests/support/devices.h"
 #include "tests/support/op_case.h"
 
 using namespace lightcone;
@@ -28,7 +31,7 @@ std::vector<Array> oracle(const std::vector<Array>& x) {
 }  // namespace
 
 TEST_CASE("softmax and log_softmax") {
-  for (Shape shape : {Shape{0, 8}, {1, 1}, {1, 31}, {3, 33}, {33, 64}, {257, 129}, {1000, 2}}) {
+  for (Shape shape : {Shape{0, 8}, {1, 1}, {1, 31}, {3, 33}, {33, 64}, {257, 129}, {1000, 2}, {3, 1025}, {2, 2048}}) {
     check_op({.name = fmt::format("softmax {}", shape),
               .inputs = {normal(shape, 1, 2)},
               .op = [](auto& x) { return std::vector{softmax(x[0])}; },
@@ -41,18 +44,46 @@ TEST_CASE("softmax and log_softmax") {
 }
 
 TEST_CASE("softmax with large entries, infinities and NaN") {
-  Context ctx(1);
-  Tape tape(ctx, Tape::Mode::evaluate);
   const double nan = std::numeric_limits<double>::quiet_NaN();
-  for (DType dtype : {DType::f64, DType::f32}) {
-    auto var = [&](std::vector<double> row) {
-      return tape.constant(to_tensor(ctx, {{1, static_cast<int64_t>(row.size())}, row}, dtype));
-    };
-    CHECK(to_array(softmax(var({1000, 1000, -1000, -inf})).value()).values == std::vector<double>{0.5, 0.5, 0, 0});
-    CHECK(to_array(log_softmax(var({1000, -1000, -inf})).value()).values == std::vector<double>{0, -2000, -inf});
-    for (const auto& row : {std::vector<double>{1, nan, 2}, {1, inf, 2}, {-inf, -inf, -inf}})
-      for (const Var& y : {softmax(var(row)), log_softmax(var(row))})
-        for (double v : to_array(y.value()).values) CHECK(std::isnan(v));
+  for (Device device : devices()) {
+    INFO("on ", name_of(device));
+    Context ctx(device, 1);
+    Tape tape(ctx, Tape::Mode::evaluate);
+    for (DType dtype : {DType::f64, DType::f32}) {
+      auto var = [&](std::vector<double> row) {
+        return tape.constant(to_tensor(ctx, {{1, static_cast<int64_t>(row.size())}, row}, dtype));
+      };
+      CHECK(to_array(softmax(var({1000, 1000, -1000, -inf})).value()).values == std::vector<double>{0.5, 0.5, 0, 0});
+      CHECK(to_array(log_softmax(var({1000, -1000, -inf})).value()).values == std::vector<double>{0, -2000, -inf});
+      for (const auto& row : {std::vector<double>{1, nan, 2}, {1, inf, 2}, {-inf, -inf, -inf}})
+        for (const Var& y : {softmax(var(row)), log_softmax(var(row))})
+          for (double v : to_array(y.value()).values) CHECK(std::isnan(v));
+    }
+  }
+}
+
+TEST_CASE("softmax in place, and of a row alone") {
+  for (Device device : devices()) {
+    INFO("on ", name_of(device));
+    Context ctx(device, 1);
+    for (auto [forward, backward] : {std::pair{&kernels::softmax, &kernels::softmax_backward},
+                                     std::pair{&kernels::log_softmax, &kernels::log_softmax_backward}})
+      for (int64_t C : {7, 128, 1030}) {
+        const Tensor x = to_tensor(ctx, normal({9, C}, 1), DType::f32),
+                     dy = to_tensor(ctx, normal({9, C}, 2), DType::f32);
+        Tensor y = ctx.empty({9, C}, DType::f32), dx = ctx.empty({9, C}, DType::f32),
+               row = ctx.empty({1, C}, DType::f32);
+        forward(ctx, x, y);
+        backward(ctx, dy, y, dx);
+        forward(ctx, x.narrow(5, 1), row);
+        CHECK(same_bits(row, ctx.copy(y.narrow(5, 1))));
+        Tensor in_place = ctx.copy(x);
+        forward(ctx, in_place, in_place);
+        CHECK(same_bits(in_place, y));
+        in_place = ctx.copy(dy);
+        backward(ctx, in_place, y, in_place);
+        CHECK(same_bits(in_place, dx));
+      }
   }
 }
 

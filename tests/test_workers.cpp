@@ -91,7 +91,8 @@ TEST_CASE("the gradient of a batch has the same bits for any number of threads")
     Net net(ctx);
     for (int step = 0; step < 2; ++step) {
       net.zero_grad();
-      losses.push_back(batch_gradient(workers, 9, [&](Tape& tape, int64_t part) { return net.loss(tape, part); }).loss);
+      losses.push_back(
+          batch_gradient(workers, 9, [&](Tape& tape, int64_t part) { return net.loss(tape, part); }).get().loss);
       gradients.push_back(to_array(net.w.grad));
       CHECK(!net.unused.grad.defined());
     }
@@ -113,7 +114,7 @@ TEST_CASE("the parts' gradients add up to that of the whole") {
     const Var y = linear(x, tape.parameter(net.w), Var{});
     return sum(multiply(y, y), Over::all);
   };
-  const double by_parts = batch_gradient(workers, 4, loss).loss;
+  const double by_parts = batch_gradient(workers, 4, loss).get().loss;
   const Array gradient = to_array(net.w.grad);
   net.zero_grad();
   double whole = 0;
@@ -149,7 +150,7 @@ TEST_CASE("what the parts of a batch observe is added up, averaged by weight, or
   Workers workers(ctx);
   Parameter p;
   p.value = ctx.zeros({1}, DType::f64);
-  const BatchResult result = batch_gradient(workers, 3, [&](Tape& tape, int64_t part) {
+  PendingBatch pending = batch_gradient(workers, 3, [&](Tape& tape, int64_t part) {
     const auto x = static_cast<double>(part);
     tape.observe("sum", x + 1, Observation::sum);
     tape.observe("mean", x, Observation::mean, x + 1);
@@ -158,5 +159,5 @@ TEST_CASE("what the parts of a batch observe is added up, averaged by weight, or
     return tape.parameter(p);
   });
   const std::map<std::string, double> expected = {{"sum", 6}, {"mean", 8. / 6}, {"max", 0}, {"once", 7}};
-  CHECK(result.observed == expected);
+  CHECK(pending.get().observed == expected);
 }

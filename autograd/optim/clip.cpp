@@ -24,13 +24,16 @@ static std::vector<Tensor> own_gradients_of(Context& ctx, std::span<const Named<
   return gradients_of(parameters);
 }
 
-double gradient_norm(Context& ctx, std::span<const Named<Parameter>> parameters) {
-  return kernels::gradient_norm(ctx, gradients_of(parameters));
+Tensor gradient_norm(Context& ctx, std::span<const Named<Parameter>> parameters) {
+  Tensor norm = ctx.empty({1}, DType::f64);
+  kernels::gradient_norm(ctx, gradients_of(parameters), norm);
+  return norm;
 }
 
-double clip_gradient_norm(Context& ctx, std::span<const Named<Parameter>> parameters, double max_norm) {
+Tensor clip_gradient_norm(Context& ctx, std::span<const Named<Parameter>> parameters, double max_norm) {
   std::vector<Tensor> gradients = own_gradients_of(ctx, parameters);
-  const double norm = kernels::gradient_norm(ctx, gradients);
+  Tensor norm = ctx.empty({1}, DType::f64);
+  kernels::gradient_norm(ctx, gradients, norm);
   kernels::clip_by_norm(ctx, gradients, max_norm, norm);
   return norm;
 }

@@ -4,16 +4,9 @@
 #include <set>
 
 #include "engine/check.h"
-#include "kernels/elementwise.h"
 #include "kernels/optimizer.h"
 
 namespace lightcone {
-
-static Tensor copy_of(Context& ctx, const Tensor& t) {
-  Tensor copy = ctx.empty(t.shape(), t.dtype());
-  kernels::cast(ctx, t, copy);
-  return copy;
-}
 
 Ema::Ema(Context& ctx, std::vector<Named<Parameter>> parameters, double decay)
     : ctx_(ctx), parameters_(std::move(parameters)), decay_(decay) {
@@ -21,7 +14,7 @@ Ema::Ema(Context& ctx, std::vector<Named<Parameter>> parameters, double decay)
   std::set<const Parameter*> seen;
   for (const auto& [name, p] : parameters_) {
     if (!seen.insert(p).second) fail("ema", "parameter {} is in the list twice", name);
-    shadow_.push_back(copy_of(ctx_, p->value));
+    shadow_.push_back(ctx_.copy(p->value));
   }
 }
 
@@ -61,7 +54,7 @@ void Ema::load_state_dict(State s) {
     const auto& [name, p] = parameters_[i];
     const Tensor saved = s.take_tensor(where, name);
     check(where, "saved " + name, saved).like(shadow_[i]);
-    shadow.push_back(scatter_rows(ctx_, copy_of(ctx_, saved), p->rows));
+    shadow.push_back(ctx_.copy(scatter_rows(ctx_, saved, p->rows)));
   }
   s.finish(where);
   shadow_ = std::move(shadow);

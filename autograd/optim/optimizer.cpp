@@ -5,7 +5,6 @@
 
 #include "engine/check.h"
 #include "engine/fields.h"
-#include "kernels/elementwise.h"
 
 namespace lightcone {
 
@@ -23,11 +22,6 @@ void check_beta(const std::string& name, double x) {
   if (!(x >= 0 && x < 1)) fail("optimizer", "{} is {}, expected at least 0 and below 1", name, x);
 }
 
-Tensor copy_of(Context& ctx, const Tensor& t) {
-  Tensor copy = ctx.empty(t.shape(), t.dtype());
-  kernels::cast(ctx, t, copy);
-  return copy;
-}
 }  // namespace
 
 struct Optimizer::Kind {
@@ -94,7 +88,7 @@ void Optimizer::create_averages(Entry& e) {
 }
 
 void Optimizer::take_slow_weights() {
-  for (Entry& e : entries_) e.slow = copy_of(ctx_, e.parameter.item->value);
+  for (Entry& e : entries_) e.slow = ctx_.copy(e.parameter.item->value);
 }
 
 void Optimizer::step() {
@@ -156,9 +150,9 @@ State Optimizer::state_dict() const {
   for (const Entry& e : entries_) {
     const std::string& name = e.parameter.name;
     s.numbers[name + ".step"] = static_cast<double>(e.t);
-    if (e.m.defined()) s.tensors[name + ".exp_avg"] = e.m;
-    if (e.v.defined()) s.tensors[name + ".exp_avg_sq"] = e.v;
-    if (e.slow.defined()) s.tensors[name + ".slow"] = e.slow;
+    if (e.m.defined()) s.tensors[name + ".exp_avg"] = ctx_.host().here(e.m);
+    if (e.v.defined()) s.tensors[name + ".exp_avg_sq"] = ctx_.host().here(e.v);
+    if (e.slow.defined()) s.tensors[name + ".slow"] = ctx_.host().here(e.slow);
   }
   return s;
 }
@@ -185,7 +179,7 @@ void Optimizer::load_state_dict(State s) {
   auto take = [&](const std::string& name, Tensor& target) {
     const Tensor saved = s.take_tensor(where, name);
     check(where, "saved " + name, saved).like(target);
-    kernels::cast(ctx_, saved, target);
+    target = ctx_.copy(saved);
   };
   // Ranger takes its slow weights at the first step: either all parameters have them or none.
   const bool slow = kind_.slow != Slow::none && !entries.empty() &&

@@ -8,7 +8,7 @@
 namespace lightcone {
 
 /// What a checkpoint keeps of an optimiser, a schedule or an average. Numbers are exact, infinite ones included (store
-/// them with 17 digits). Tensors share storage with their owner: write or copy them before its next step.
+/// them with 17 digits). Tensors are on the CPU and may share storage with their owner: write or copy them before its next step.
 struct State {
   std::map<std::string, Tensor> tensors;
   std::map<std::string, double> numbers;

@@ -7,6 +7,7 @@
 #include "experiments/batch_gradient.h"
 #include "experiments/checkpoint.h"
 #include "experiments/commands/commands.h"
+#include "experiments/kernel_counts.h"
 #include "experiments/machine.h"
 #include "experiments/paths.h"
 #include "experiments/tagging/tagging.h"
@@ -52,17 +53,20 @@ JetSet one_jet(Context& ctx, const JetSet& jets) {
 }  // namespace
 
 int bench_command(const BenchRequest& request) {
+  if (request.counters && !kernel_counts())
+    fail("bench",
+         "--counters needs a simulated GPU, which this program has not; run lightcone_gpusim bench --counters");
   ExperimentConfig config = read_config(compose(request.compose));
   validate(config);
-  Context ctx(request.threads, 1);
+  Context ctx(request.counters ? Device::cuda : Device::cpu, request.threads, 1);
   auto tagger = build_tagger(ctx, config, tagging_task(config));
   const DType momentum = config.data.momentum_dtype();
   const JetSet jets = read_toptagging(
-      ctx, find_data(config.data.data_dir, fmt::format("toptagging_{}.npz", config.data.dataset)), "train");
+      ctx.host(), find_data(config.data.data_dir, fmt::format("toptagging_{}.npz", config.data.dataset)), "train");
   auto first = [&](int64_t count) {
     std::vector<int64_t> indices(std::min(count, jets.size()));
     for (size_t i = 0; i < indices.size(); ++i) indices[i] = static_cast<int64_t>(i);
-    return gather_jets(ctx, jets, indices, momentum);
+    return gather_jets(ctx.host(), jets, indices, momentum);
   };
 
   tagger->standardise(ctx, first(static_cast<int64_t>(request.batch)));
@@ -71,16 +75,22 @@ int bench_command(const BenchRequest& request) {
   const auto batch_jets = static_cast<int64_t>(std::min(request.batch, jets.size()));
   std::vector<int64_t> indices(batch_jets);
   std::iota(indices.begin(), indices.end(), 0);
-  const std::vector<JetSet> batch = gather_parts(ctx, jets, indices, momentum, jets_per_part);
+  const std::vector<JetSet> batch = gather_parts(ctx.host(), jets, indices, momentum, jets_per_part(ctx.device()));
   Workers workers(ctx);
   Optimizer optimizer = make_optimizer(ctx, *tagger, config.training);
   int64_t step = 0;
-  const Timing train = time_runs(request.runs, [&] {
+  auto train_step = [&] {
     batch_gradient(workers, static_cast<int64_t>(batch.size()), [&](Tape& tape, int64_t part) {
       return tagging_loss_share(*tagger, tape, batch[part], batch_jets);
     });
-    update(ctx, *tagger, optimizer, nullptr, config.training, step++);
-  });
+    update(ctx, *tagger, optimizer, nullptr, config.training, step++).get();
+  };
+  if (request.counters) {
+    const std::string table = kernel_counts()(train_step);
+    fmt::print("{}, one training step, {} jets\n{}", tagger->title(), batch_jets, table);
+    return 0;
+  }
+  const Timing train = time_runs(request.runs, train_step);
   const MemoryStatistics memory = workers.memory();
   auto infer = [&](const JetSet& set, int runs) {
     PreparedWeights prepared(ctx);
@@ -88,7 +98,7 @@ int bench_command(const BenchRequest& request) {
   };
   const JetSet many = first(512);
   const Timing large = infer(many, request.runs),
-               single = infer(one_jet(ctx, first(jets.size())), std::max(20, request.runs));
+               single = infer(one_jet(ctx.host(), first(jets.size())), std::max(20, request.runs));
 
   Json out = {{"net", tagger->title()},
               {"commit", LIGHTCONE_COMMIT},

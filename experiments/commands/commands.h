@@ -56,7 +56,8 @@ struct BenchRequest {
   int64_t batch = 128;
   int runs = 10;
   int threads = 0;
-  std::string json;  ///< file to append the JSON line to
+  std::string json;       ///< file to append the JSON line to
+  bool counters = false;  ///< instead, what the kernels of a training step do on a simulated GPU
 };
 int bench_command(const BenchRequest& request);
 

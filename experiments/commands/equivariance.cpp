@@ -88,7 +88,7 @@ class Network {
     Workers workers(ctx_);
     PreparedWeights prepared(ctx_);
     const JetSet there = lambda ? moved(ctx_, jets, *lambda) : jets;
-    return tagger_logits(workers, prepared, *tagger, there, jets_per_part, config_.data.momentum_dtype());
+    return tagger_logits(workers, prepared, *tagger, there, 512, config_.data.momentum_dtype());
   }
 
  private:
@@ -157,10 +157,10 @@ int equivariance_command(const EquivarianceRequest& request) {
   Context ctx(request.threads, static_cast<uint64_t>(config.seed.value_or(0)));
   const TaggingTask task = tagging_task(config);
   const auto file = find_data(config.data.data_dir, fmt::format("toptagging_{}.npz", config.data.dataset));
-  const JetSet all = read_toptagging(ctx, file, "test");
+  const JetSet all = read_toptagging(ctx.host(), file, "test");
   std::vector<int64_t> indices(std::min(request.jets, all.size()));
   for (size_t i = 0; i < indices.size(); ++i) indices[i] = static_cast<int64_t>(i);
-  JetSet jets = gather_jets(ctx, all, indices, DType::f64);
+  JetSet jets = gather_jets(ctx.host(), all, indices, DType::f64);
   if (request.regulate) jets = regulated(ctx, jets, config.data);
 
   auto parameters = make_tagger(ctx, config.model, task, config.data, DType::f64);

@@ -43,7 +43,8 @@ void load_parameters(Context& ctx, const Safetensors& file, Module& model, Compa
 }
 
 /// The jets that the file's embedding boosted into their rest frames, without the spurions.
-JetSet boosted_jets(Context& ctx, const Safetensors& file, const JetSet& jets) {
+JetSet boosted_jets(Context& context, const Safetensors& file, const JetSet& jets) {
+  Context& ctx = context.host();
   const auto momenta = values(ctx, file.load(ctx, "out/embedding_fourmomenta")),
              spurion = values(ctx, file.load(ctx, "out/embedding_is_spurion"));
   const auto batch = values(ctx, file.load(ctx, "out/embedding_batch"));
@@ -161,7 +162,7 @@ void compare_trajectory(Context& ctx, const Safetensors& file, ExperimentConfig 
     const Var loss = tagging_loss(tagger(tape, jets), jets.labels);
     tape.backward(loss);
     losses.push_back(loss.value().item());
-    grad_norms.push_back(update(ctx, tagger, optimizer, nullptr, config.training, static_cast<int64_t>(s)).total);
+    grad_norms.push_back(update(ctx, tagger, optimizer, nullptr, config.training, static_cast<int64_t>(s)).get().total);
   }
   comparison.compare("traj/loss", losses, {theirs.begin(), theirs.begin() + valid}, limit);
   // What the noise of noise_traj is for losses, that of noise_grad is for gradients and for what they make of
@@ -196,7 +197,7 @@ std::map<std::string, double> effect_of_rounding(Context& ctx, Tagger& tagger, c
   JetSet rounded = jets;
   auto p = values(ctx, jets.fourmomenta);
   for (size_t i = 0; i < p.size(); ++i) p[i] = std::nextafter(p[i], i % 3 ? INFINITY : -INFINITY);
-  rounded.fourmomenta = ctx.of(jets.fourmomenta.shape(), DType::f64, p);
+  rounded.fourmomenta = ctx.host().of(jets.fourmomenta.shape(), DType::f64, p);
   Intermediates mid, moved;
   for (const auto& [momenta, to] : {std::pair{&jets, &mid}, {&rounded, &moved}}) {
     Tape tape(ctx, Tape::Mode::evaluate);

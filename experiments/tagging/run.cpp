@@ -202,7 +202,7 @@ void run_tagging(Context& ctx, ExperimentConfig& config, Log& log, RunOptions op
   const auto start = Clock::now();
   std::unique_ptr<Tagger> tagger = build_tagger(ctx, config, tagging_task(config));
   RunFolder folder(config, options.resumes);
-  const Sets sets = load_sets(ctx, config, log);
+  const Sets sets = load_sets(ctx.host(), config, log);
   std::optional<TaggingTraining> training;
   std::optional<Trainer> trainer;
   if (config.train) {

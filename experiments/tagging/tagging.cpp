@@ -25,11 +25,11 @@ std::unique_ptr<Tagger> build_tagger(Context& ctx, const ExperimentConfig& confi
 }
 
 Var tagging_loss(const Var& logits, const Tensor& labels) {
-  if (logits.dim(1) > 1) return cross_entropy(logits, labels);
   Context& ctx = logits.context();
-  Tensor targets = ctx.empty({logits.dim(0), 1}, logits.dtype());
-  kernels::cast(ctx, labels.reshape({labels.numel(), 1}), targets);
-  return bce_with_logits(logits, targets);
+  if (logits.dim(1) > 1) return cross_entropy(logits, ctx.here(labels));
+  Tensor targets = ctx.host().empty({logits.dim(0), 1}, logits.dtype());
+  kernels::cast(ctx.host(), labels.reshape({labels.numel(), 1}), targets);
+  return bce_with_logits(logits, ctx.here(targets));
 }
 
 Var tagging_loss_share(Tagger& tagger, Tape& tape, const JetSet& part, int64_t batch_size) {
@@ -40,7 +40,7 @@ Var tagging_loss_share(Tagger& tagger, Tape& tape, const JetSet& part, int64_t b
 
 std::vector<double> tagger_logits(Workers& workers, PreparedWeights& prepared, Tagger& tagger, const JetSet& jets,
                                   int64_t batchsize, DType momentum_dtype) {
-  const int64_t step = std::clamp<int64_t>(batchsize, 1, jets_per_part);
+  const int64_t step = std::clamp<int64_t>(batchsize, 1, jets_per_part(workers.main().device()));
   std::vector<double> out;
   workers.run((jets.size() + step - 1) / step,
               [&](Context& ctx, int64_t part) {
@@ -48,11 +48,12 @@ std::vector<double> tagger_logits(Workers& workers, PreparedWeights& prepared, T
                 std::iota(indices.begin(), indices.end(), part * step);
                 Tape tape(ctx, Tape::Mode::evaluate);
                 tape.share(prepared);
-                return tagger(tape, gather_jets(ctx, jets, indices, momentum_dtype)).value();
+                return tagger(tape, gather_jets(ctx.host(), jets, indices, momentum_dtype)).value();
               },
               [&](int64_t, const Tensor& logits) {
-                Tensor wide = workers.main().empty(logits.shape(), DType::f64);
-                kernels::cast(workers.main(), logits, wide);
+                Context& host = workers.main().host();
+                Tensor wide = host.empty(logits.shape(), DType::f64);
+                kernels::cast(host, host.here(logits), wide);
                 out.insert(out.end(), wide.data<double>(), wide.data<double>() + wide.numel());
               });
   return out;
@@ -67,7 +68,7 @@ TaggingTraining::TaggingTraining(Context& ctx, Tagger& tagger, const JetSet& tra
       evaluation_batch_(config.evaluation.batchsize),
       momentum_dtype_(config.data.momentum_dtype()),
       plan_(train.size(), config.training.batchsize, seed) {
-  tagger_.standardise(ctx, gather_jets(ctx, train_, plan_.at({}), momentum_dtype_));
+  tagger_.standardise(ctx, gather_jets(ctx.host(), train_, plan_.at({}), momentum_dtype_));
 }
 
 void TaggingTraining::seek(BatchPosition position) {
@@ -78,11 +79,13 @@ void TaggingTraining::seek(BatchPosition position) {
 Trainable::Batch TaggingTraining::next_batch() {
   using Parts = std::vector<JetSet>;
   if (!batches_)
-    batches_ = std::make_unique<Prefetcher<Parts>>([this, p = position_](Context& ctx) mutable -> std::optional<Parts> {
-      Parts parts = gather_parts(ctx, train_, plan_.at(p), momentum_dtype_, jets_per_part);
-      p = plan_.next(p);
-      return parts;
-    });
+    batches_ =
+        std::make_unique<Prefetcher<Parts>>([this, p = position_, size = jets_per_part(workers_.main().device())](
+                                                Context& ctx) mutable -> std::optional<Parts> {
+          Parts parts = gather_parts(ctx, train_, plan_.at(p), momentum_dtype_, size);
+          p = plan_.next(p);
+          return parts;
+        });
   batch_ = *batches_->next();
   position_ = plan_.next(position_);
   tagger_.begin_batch(workers_.main());

@@ -21,9 +21,9 @@ std::unique_ptr<Tagger> build_tagger(Context& ctx, const ExperimentConfig& confi
 /// Mean loss of one batch: binary cross entropy for one output (labels 0, 1), cross entropy for several.
 Var tagging_loss(const Var& logits, const Tensor& labels);
 
-/// A batch is worked on in parts of this many jets: about a thousand constituents, whose activations fit a core's
-/// cache.
-inline constexpr int64_t jets_per_part = 16;
+/// A batch is worked on in parts of this many jets: on a CPU about a thousand constituents, whose activations fit a
+/// core's cache; on a GPU all.
+inline int64_t jets_per_part(Device device) { return device == Device::cpu ? 16 : int64_t{1} << 30; }
 
 /// What one part of a batch contributes to the batch's mean loss.
 Var tagging_loss_share(Tagger& tagger, Tape& tape, const JetSet& part, int64_t batch_size);

@@ -23,7 +23,7 @@ struct EdgeNetwork {
   Tensor ptr(Context& ctx) const {
     std::vector<double> offsets{0};
     for (int64_t n : jets) offsets.push_back(offsets.back() + n);
-    return ctx.of({static_cast<int64_t>(offsets.size())}, DType::i32, offsets);
+    return ctx.offsets(std::vector<int32_t>(offsets.begin(), offsets.end()));
   }
   // Momenta, scalars, then weights and biases of each layer.
   std::vector<Array> inputs() const {
@@ -37,16 +37,30 @@ struct EdgeNetwork {
     }
     return x;
   }
+  // Momenta, the first layer's parts, then weights and biases of each layer behind it.
+  std::vector<Array> part_inputs() const {
+    std::vector<Array> x = inputs();
+    std::vector<Array> parts{x[0], normal({tokens(), hidden}, seed + 30), normal({tokens(), hidden}, seed + 31)};
+    if (edges) parts.push_back(normal({hidden}, seed + 32));
+    parts.insert(parts.end(), x.begin() + 4, x.end());
+    return parts;
+  }
 };
 
-inline EdgePerceptron perceptron_of(const std::vector<Var>& x) {
+// Of the layers from x[first] on.
+inline EdgePerceptron perceptron_of(const std::vector<Var>& x, size_t first = 2) {
   EdgePerceptron p;
-  for (size_t i = 2; i < x.size(); i += 2) p.weights.push_back(x[i]), p.biases.push_back(x[i + 1]);
+  for (size_t i = first; i < x.size(); i += 2) p.weights.push_back(x[i]), p.biases.push_back(x[i + 1]);
   return p;
 }
 
 inline Var fused(const EdgeNetwork& net, const std::vector<Var>& x) {
   return edge_vectors(x[0], x[1], net.ptr(x[0].context()), perceptron_of(x), net.options);
+}
+
+inline Var from_parts(const EdgeNetwork& net, const std::vector<Var>& x) {
+  return edge_vectors(x[0], x[1], x[2], net.edges ? x[3] : Var{}, net.ptr(x[0].context()),
+                      perceptron_of(x, 3 + net.edges), net.options);
 }
 
 // The same from simple functions of all pairs: [T, n 4].
@@ -88,19 +102,12 @@ inline Var length(const Var& p, double least) {
   return clamp(unary(Unary::sqrt, unary(Unary::abs, square(p, p.dim(1)))), least, INFINITY);
 }
 
-inline Var vectors(const EdgeNetwork& net, const std::vector<Var>& x) {
+// From the rows of p of each pair, the result of the first layer and the layers behind it, from x[first] on.
+inline Var vectors(const EdgeNetwork& net, const Pairs& pairs, const std::vector<Var>& x, size_t first, Var h) {
   const auto& o = net.options;
-  Context& ctx = x[0].context();
-  const Pairs pairs = pairs_of(ctx, net);
-  const EdgePerceptron mlp = perceptron_of(x);
+  const EdgePerceptron mlp = perceptron_of(x, first);
   const Var pi = gather_rows(x[0], pairs.receiver), pj = gather_rows(x[0], pairs.sender);
-  std::vector<Var> parts{gather_rows(x[1], pairs.receiver), gather_rows(x[1], pairs.sender)};
-  if (net.edges) {
-    const Var m2 = clamp(square(add(pi, pj), 1), 1e-10, INFINITY);
-    parts.push_back(scale(plus(unary(Unary::log, m2), -o.edge_mean), 1 / o.edge_std));
-  }
-  Var h = linear(concat(parts), mlp.weights[0], mlp.biases[0]);
-  for (size_t l = 1; l < mlp.weights.size(); ++l)
+  for (size_t l = 0; l < mlp.weights.size(); ++l)
     h = linear(unary(Unary::gelu, dropout(h, o.dropout)), mlp.weights[l], mlp.biases[l]);
   if (o.nonlinearity == EdgeWeight::exp) h = unary(Unary::exp, clamp(h, -10, 10));
   if (o.nonlinearity == EdgeWeight::softplus) h = unary(Unary::softplus, h);
@@ -122,20 +129,44 @@ inline Var vectors(const EdgeNetwork& net, const std::vector<Var>& x) {
   return o.layer_norm ? multiply(v, inverse(length(v, 1e-5))) : v;
 }
 
+inline Var edge_of(const EdgeNetwork& net, const Pairs& pairs, const Var& p) {
+  const Var m2 = clamp(square(add(gather_rows(p, pairs.receiver), gather_rows(p, pairs.sender)), 1), 1e-10, INFINITY);
+  return scale(plus(unary(Unary::log, m2), -net.options.edge_mean), 1 / net.options.edge_std);
+}
+
+inline Var vectors(const EdgeNetwork& net, const std::vector<Var>& x) {
+  const Pairs pairs = pairs_of(x[0].context(), net);
+  std::vector<Var> parts{gather_rows(x[1], pairs.receiver), gather_rows(x[1], pairs.sender)};
+  if (net.edges) parts.push_back(edge_of(net, pairs, x[0]));
+  return vectors(net, pairs, x, 4, linear(concat(parts), x[2], x[3]));
+}
+
+inline Var vectors_from_parts(const EdgeNetwork& net, const std::vector<Var>& x) {
+  const Pairs pairs = pairs_of(x[0].context(), net);
+  Var h = add(gather_rows(x[1], pairs.receiver), gather_rows(x[2], pairs.sender));
+  if (net.edges) h = add(h, matmul(edge_of(net, pairs, x[0]), reshape(x[3], {1, net.hidden})));
+  return vectors(net, pairs, x, 3 + net.edges, h);
+}
+
 }  // namespace composite_edge_vectors
 
 // Value, then the gradient of each input, for a random cotangent.
-inline std::vector<Array> with_gradients(const EdgeNetwork& net, const std::vector<Array>& inputs, bool simple,
-                                         int threads = 1, DType dtype = DType::f64, DType momenta = DType::f64) {
-  Context ctx(threads);
+struct EdgeRun {
+  Device device = Device::cpu;
+  int threads = 1;
+  DType dtype = DType::f64, momenta = DType::f64;
+};
+inline std::vector<Array> with_gradients(const EdgeNetwork& net, const std::vector<Array>& inputs, const EdgeRun& run,
+                                         const std::function<Var(const std::vector<Var>&)>& f) {
+  Context ctx(run.device, run.threads);
   Tape tape(ctx);
   std::vector<Var> x;
-  for (const Array& a : inputs) x.push_back(tape.variable(to_tensor(ctx, a, x.empty() ? momenta : dtype)));
+  for (const Array& a : inputs) x.push_back(tape.variable(to_tensor(ctx, a, x.empty() ? run.momenta : run.dtype)));
   if (net.options.dropout > 0) {
     const Array u = uniform({100000}, 77, 0, 1);
     ctx.rng().replace("dropout", u.values);
   }
-  const Var y = simple ? composite_edge_vectors::vectors(net, x) : fused(net, x);
+  const Var y = f(x);
   tape.backward(y, to_tensor(ctx, {y.shape(), normal({y.value().numel()}, 5).values}, y.dtype()));
   std::vector<Array> out{to_array(y.value())};
   out[0].shape = {net.tokens(), net.vectors, 4};
@@ -144,6 +175,15 @@ inline std::vector<Array> with_gradients(const EdgeNetwork& net, const std::vect
     out.push_back(g.defined() ? to_array(g) : zeros(inputs[i].shape));
   }
   return out;
+}
+inline std::vector<Array> with_gradients(const EdgeNetwork& net, const std::vector<Array>& inputs, bool simple,
+                                         int threads = 1, DType dtype = DType::f64, DType momenta = DType::f64) {
+  return with_gradients(net, inputs, {Device::cpu, threads, dtype, momenta},
+                        [&](auto& x) { return simple ? composite_edge_vectors::vectors(net, x) : fused(net, x); });
+}
+// Of the inputs from_parts.
+inline std::vector<Array> part_gradients(const EdgeNetwork& net, const std::vector<Array>& inputs, const EdgeRun& run) {
+  return with_gradients(net, inputs, run, [&](auto& x) { return from_parts(net, x); });
 }
 
 }  // namespace lightcone::test

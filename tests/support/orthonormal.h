@@ -5,6 +5,7 @@
 #include <map>
 
 #include "autograd/orthonormal.h"
+#include "tests/support/devices.h"
 #include "tests/support/lorentz.h"
 
 // What the tests of orthonormal.h share: calls with recorded noise, their frames and gradients as arrays.
@@ -28,9 +29,9 @@ struct Outcome {
   Counts counts;
 };
 using Frames = std::function<RegularisedFrames(std::vector<Var>&)>;
-inline Outcome evaluate(const Frames& f, const std::vector<Array>& inputs, const Array& cotangent = {},
+inline Outcome evaluate(Device device, const Frames& f, const std::vector<Array>& inputs, const Array& cotangent = {},
                         const std::map<std::string, Array>& noise = {}, DType dtype = DType::f64, int threads = 1) {
-  Context ctx(threads);
+  Context ctx(device, threads);
   for (const auto& [stream, numbers] : noise) ctx.rng().replace(stream, numbers.values);
   Tape tape(ctx);
   std::vector<Var> x;

@@ -154,9 +154,10 @@ OpCase random_optimizer(Choice& c) {
     out.op = [=](auto& x) {
       Context& ctx = x[0].context();
       auto gradients = copies(x, 0, n);
-      const double norm = kernels::gradient_norm(ctx, gradients);
+      Tensor norm = ctx.empty({1}, DType::f64);
+      kernels::gradient_norm(ctx, gradients, norm);
       kernels::clip_by_norm(ctx, gradients, limit, norm);
-      gradients.push_back(ctx.of({1}, DType::f64, std::vector{norm}));
+      gradients.push_back(norm);
       return constants(x[0].tape(), gradients);
     };
     out.oracle = [=](auto x) {

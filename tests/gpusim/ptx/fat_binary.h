@@ -1,5 +1,6 @@
 #pragma once
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace gpusim::ptx {
@@ -13,5 +14,8 @@ struct Image {
 /// for real machines (SASS) are passed over. Throws Error if there is no PTX, or only compressed PTX (-no-compress is
 /// needed), or the layout is not known.
 std::vector<Image> images(const void* fat_binary_wrapper);
+
+/// The entries (fat_layout.h) behind such a wrapper.
+std::string_view entries_of(const void* fat_binary_wrapper);
 
 }  // namespace gpusim::ptx

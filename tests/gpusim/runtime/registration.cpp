@@ -2,6 +2,7 @@
 
 #include <unordered_map>
 
+#include "gpusim/ptx/machine_code.h"
 #include "gpusim/ptx/parser.h"
 
 namespace gpusim {
@@ -61,6 +62,16 @@ void* symbol_on(const void* symbol, Device& device, uint64_t* bytes) {
   void* address = program_of(*found->second.binary, device).variable(found->second.name, bytes);
   require(address, cudaErrorInvalidSymbol);
   return address;
+}
+
+std::vector<Resources> resources() {
+  std::lock_guard lock(state().mutex);
+  std::vector<Resources> found;
+  for (const auto& binary : registry().binaries) {
+    const auto more = ptx::machine_code(ptx::entries_of(binary->wrapper));
+    found.insert(found.end(), more.begin(), more.end());
+  }
+  return found;
 }
 
 void unload_all(int device) {
