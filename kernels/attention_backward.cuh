@@ -44,10 +44,11 @@ __global__ void attention_delta_kernel(const __grid_constant__ DeviceFeatures<E>
 // while the last one is worked on; those of all query heads that share the keys, head by head. With `chunked` D
 // features at a time are loaded. Rows behind the last one are zeros, and so are p and ds of such columns.
 template <class E, class P, bool chunked, bool keys_own>
-__global__ __launch_bounds__(attention_threads) void attention_backward_kernel(
-    const __grid_constant__ BackwardArguments<E> a) {
+__global__ __launch_bounds__(attention_threads,
+                             2) void attention_backward_kernel(const __grid_constant__ BackwardArguments<E> a) {
   using S = typename P::S;
   constexpr int stages = 2, D = P::D;
+  static_assert(!(chunked && P::Own::kept), "features that change are read when they are used");
   using Memory = AttentionMemory<P, 2, stages>;
   extern __shared__ __align__(16) unsigned char shared[];
   const Memory memory{shared};
@@ -105,7 +106,7 @@ __global__ __launch_bounds__(attention_threads) void attention_backward_kernel(
     const int first = pass * pass_rows + threadIdx.x / 32 * 16, n = min(16, item.own_rows - first);
     load_own(own_score, 0, 0, first, n);
     load_own(own_gradient, 1, 0, first, n);
-    typename P::Own own(memory.own_rows(0)), own_d(memory.own_rows(1));
+    const typename P::Own own(memory.own_rows(0)), own_d(memory.own_rows(1));
     S d_score[P::rows][P::features] = {}, d_value[P::rows][P::features] = {};
     S shift[P::rows] = {}, delta[P::rows] = {};
     if constexpr (!keys_own) {
@@ -133,9 +134,7 @@ __global__ __launch_bounds__(attention_threads) void attention_backward_kernel(
           }
           __syncthreads();
           if (n <= 0) continue;
-          if (most > 1) own = typename P::Own(memory.own_rows(0));
           P::dot(own, memory.rows(0, 0), others, s);
-          if (most > 1) own_d = typename P::Own(memory.own_rows(1));
           P::dot(own_d, memory.rows(0, 1), others, ds);
         }
         if (most > 1) {

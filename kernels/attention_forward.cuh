@@ -29,9 +29,11 @@ __device__ S over_team(S x, S (*combine)(S, S)) {
 // fit, they are loaded once. With `chunked` D features at a time are loaded. Queries and keys behind the last one are
 // zeros; such keys have a score of -inf.
 template <class E, class P, bool chunked>
-__global__ __launch_bounds__(attention_threads) void attention_kernel(const __grid_constant__ ForwardArguments<E> a) {
+__global__ __launch_bounds__(attention_threads,
+                             2) void attention_kernel(const __grid_constant__ ForwardArguments<E> a) {
   using S = typename P::S;
   constexpr int stages = 2, D = P::D;
+  static_assert(!(chunked && P::Own::kept), "features that change are read when they are used");
   using Memory = AttentionMemory<P, 1, stages>;
   extern __shared__ __align__(16) unsigned char shared[];
   const Memory memory{shared};
@@ -69,7 +71,7 @@ __global__ __launch_bounds__(attention_threads) void attention_kernel(const __gr
   for (int pass = 0; pass < passes; ++pass) {
     const int first = pass * pass_rows + threadIdx.x / 32 * 16, n = min(16, item.own_rows - first);
     load_own(0, first, n);
-    typename P::Own own(memory.own_rows(0));
+    const typename P::Own own(memory.own_rows(0));
     S y[P::rows][P::features] = {}, top[P::rows], sum[P::rows] = {};
 #pragma unroll
     for (int i = 0; i < P::rows; ++i) top[i] = -S(INFINITY);
@@ -81,10 +83,7 @@ __global__ __launch_bounds__(attention_threads) void attention_kernel(const __gr
           __syncthreads();  // all have left the last tile
           load_tile(a.k, chunk, tile, 0, 0);
           if (chunk == 0) load_tile(a.v, work.chunk, tile, 0, 1);
-          if (a.q_chunks > 1) {
-            load_own(chunk, first, n);
-            own = typename P::Own(memory.own_rows(0));
-          }
+          if (a.q_chunks > 1) load_own(chunk, first, n);
           __syncthreads();
           if (n > 0) P::dot(own, memory.rows(0, 0), keys, s);
         }

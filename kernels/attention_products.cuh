@@ -50,6 +50,7 @@ struct PlainProducts {
   }
 
   struct Own {
+    static constexpr bool kept = false;
     const Element* x;
     __device__ explicit Own(const Element* x) : x(x) {}
   };
@@ -158,26 +159,46 @@ struct TensorProducts {
     }
   }
 
+  /// Operands of a warp's own rows: in registers, or, for wide heads, whose sums need these, read whenever they are used.
   struct Own {
-    uint32_t a[D / 16][4];
-    __device__ explicit Own(const Element* x) {
+    static constexpr bool kept = D <= 64;
+    const Element* x;
+    uint32_t a[kept ? D / 16 : 1][4];
+    __device__ explicit Own(const Element* x) : x(x) {
+      if constexpr (kept) {
 #pragma unroll
-      for (int d = 0; d < D; d += 16) load_matrices<false>(x + place(lane() % 16, d + lane() / 16 * 8), a[d / 16]);
+        for (int d = 0; d < D; d += 16) load(d, a[d / 16]);
+      }
+    }
+    __device__ void get(int d, uint32_t (&to)[4]) const {
+      if constexpr (kept) {
+#pragma unroll
+        for (int k = 0; k < 4; ++k) to[k] = a[d / 16][k];
+      } else {
+        load(d, to);
+      }
+    }
+
+   private:
+    __device__ void load(int d, uint32_t (&to)[4]) const {
+      load_matrices<false>(x + place(lane() % 16, d + lane() / 16 * 8), to);
     }
   };
 
   static __device__ void dot(const Own& own, const Element* tile_rows, int n, S (&s)[rows][columns]) {
 #pragma unroll
-    for (int j = 0; j < tile; j += 16) {
-      if (j >= n) break;
+    for (int d = 0; d < D; d += 16) {
+      uint32_t a[4];
+      own.get(d, a);
 #pragma unroll
-      for (int d = 0; d < D; d += 16) {
+      for (int j = 0; j < tile; j += 16) {
+        if (j >= n) break;
         uint32_t b[4];
         load_matrices<false>(tile_rows + place(j + lane() % 8 + lane() / 16 * 8, d + lane() / 8 % 2 * 8), b);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           const int m = j / 4 + 2 * half;
-          multiply(own.a[d / 16], b[2 * half], b[2 * half + 1], s[0][m], s[0][m + 1], s[1][m], s[1][m + 1]);
+          multiply(a, b[2 * half], b[2 * half + 1], s[0][m], s[0][m + 1], s[1][m], s[1][m + 1]);
         }
       }
     }
