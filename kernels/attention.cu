@@ -10,7 +10,7 @@ void attention(Context& ctx, std::span<const AttentionSegment> segments, const T
     return framed_attention(ctx, segments[0], q_ptr, scale, dropout, lse, products);
   const auto [q_size, v_size] = head_sizes(segments);
   const DrawnNumbers numbers(ctx, dropout.draw);
-  dispatch_attention(segments, products, [&](auto type, auto kind, auto cut) {
+  dispatch_attention(ctx, segments, products, [&](auto type, auto kind, auto cut) {
     using E = typename decltype(type)::type;
     using P = typename decltype(kind)::type;
     using S = sum_type<E>;

@@ -30,7 +30,7 @@ void backward(Context& ctx, std::span<const AttentionSegment> segments, std::spa
   const auto [q_size, v_size] = head_sizes(segments);
   const int64_t heads = segments[0].q.heads, key_heads = segments[0].k.heads;
   const DrawnNumbers numbers(ctx, dropout.draw);
-  dispatch_attention(segments, products, [&](auto type, auto kind, auto cut) {
+  dispatch_attention(ctx, segments, products, [&](auto type, auto kind, auto cut) {
     using E = typename decltype(type)::type;
     using P = typename decltype(kind)::type;
     using S = sum_type<E>;
@@ -58,12 +58,13 @@ void backward(Context& ctx, std::span<const AttentionSegment> segments, std::spa
         .scale = static_cast<S>(scale),
         .log2_scale = static_cast<S>(scale * M_LOG2E),
         .dropout = device_dropout<S>(dropout, numbers)};
-    constexpr size_t shared = AttentionMemory<P, 2, 2>::bytes;
+    // Sums for two gradients leave the widest kernel registers for half a tile of p and ds.
+    using KeyP = std::conditional_t<P::D == 128, TensorProducts<128, 16>, P>;
     launch_attention(ctx, "attention_backward_q", attention_backward_kernel<E, P, chunked, false>,
-                     queries.count() * heads * q_chunks, shared, arguments);
+                     queries.count() * heads * q_chunks, AttentionMemory<P, 2, 2>::bytes, arguments);
     arguments.items = keys.data();
-    launch_attention(ctx, "attention_backward_kv", attention_backward_kernel<E, P, chunked, true>,
-                     keys.count() * key_heads * chunks, shared, arguments);
+    launch_attention(ctx, "attention_backward_kv", attention_backward_kernel<E, KeyP, chunked, true>,
+                     keys.count() * key_heads * chunks, AttentionMemory<KeyP, 2, 2>::bytes, arguments);
   });
 }
 

@@ -47,7 +47,7 @@ __global__ __launch_bounds__(attention_threads,
   auto load_tile = [&](const DeviceFeatures<E>& from, int chunk, int tile, int stage, int which) {
     typename P::Element* to = memory.rows(stage, which);
     const int first = item.other_first + tile * P::tile, n = rows_of(tile), rows = P::rows_read(n);
-    if constexpr (!chunked && std::is_same_v<E, typename P::Element>) {
+    if constexpr (!chunked && P::template copies<E>) {
       if (from.plain && from.width == Width::whole)
         return copy_rows<attention_threads>(from, key_head, D, first, n, rows, threadIdx.x,
                                             [&](int row, int column) { return to + P::place(row, column); });

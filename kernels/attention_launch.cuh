@@ -1,6 +1,7 @@
 #pragma once
 #include "kernels/attention_cuda.h"
 #include "kernels/attention_products.cuh"
+#include "kernels/attention_tf32.cuh"
 #include "kernels/attention_work.cuh"
 
 // What the launches of attention's forward and backward share.
@@ -18,11 +19,12 @@ inline int64_t widest_head(DType sums, bool bf16) { return bf16 ? 128 : sums == 
 
 /// f(E, P, whether the features are cut): as few instances as keep heads of the usual sizes from being padded much.
 template <class F>
-void dispatch_attention(std::span<const AttentionSegment> segments, Products products, F&& f) {
+void dispatch_attention(const Context& ctx, std::span<const AttentionSegment> segments, Products products, F&& f) {
   const auto [q_size, v_size] = head_sizes(segments);
   const int64_t size = std::max(q_size, v_size);
   dispatch_compute("attention", segments[0].q.tensor.dtype(), [&](auto type) {
-    using S = sum_type<typename decltype(type)::type>;
+    using E = typename decltype(type)::type;
+    using S = sum_type<E>;
     constexpr std::false_type whole;
     constexpr std::true_type cut;
     if constexpr (std::is_same_v<S, double>) {
@@ -35,6 +37,12 @@ void dispatch_attention(std::span<const AttentionSegment> segments, Products pro
         if (size <= 64) return f(type, Type<TensorProducts<64, 64>>(), whole);
         return f(type, Type<TensorProducts<128, 32>>(), cut);
       }
+      if constexpr (std::is_same_v<E, float>)
+        if (ctx.tf32() && size > largest_exact_head) {
+          if (size <= 16) return f(type, Type<Tf32Products<16, 64>>(), whole);
+          if (size <= 32) return f(type, Type<Tf32Products<32, 64>>(), whole);
+          return f(type, Type<Tf32Products<64, 32>>(), cut);
+        }
       if (size <= 16) return f(type, Type<PlainProducts<S, 16, 32>>(), whole);
       if (size <= 32) return f(type, Type<PlainProducts<S, 32, 32>>(), whole);
       return f(type, Type<PlainProducts<S, 64, 32>>(), cut);

@@ -1,15 +1,15 @@
 #pragma once
 #include "kernels/device.cuh"
 
-// The products of attention within a warp, of two kinds with the same interface: plain ones in the sum's type, and those
-// of tensor cores, whose operands are bf16. A warp owns 16 rows (queries, or keys where their gradients are summed) and
+// The products of attention within a warp, of three kinds with the same interface: plain ones in the sum's type, and
+// those of tensor cores, whose operands are bf16, or tf32 (attention_tf32.cuh). A warp owns 16 rows (queries, or keys where their gradients are summed) and
 // meets the rows of a tile in shared memory:
 //
 //     dot      s[own row][tile row] += <own, tile>
 //     weigh    y[own row][feature]  += sum over tile rows of p[own row][tile row] tile[tile row][feature]
 //
 // s, p and y are in registers. Of each, a thread has `rows` rows, those at row(i), and in these the columns at
-// column(m); `team` threads that are neighbours share a row.
+// column(m); `team` threads that are neighbours share a row. Where `copies<E>`, tiles hold rows of E as memory does.
 namespace lightcone::kernels::cuda {
 
 inline constexpr int warp_rows = 16;
@@ -19,6 +19,8 @@ template <class Sum, int D_, int tile_>
 struct PlainProducts {
   using S = Sum;
   using Element = S;
+  template <class E>
+  static constexpr bool copies = std::is_same_v<E, Element>;
   static constexpr int D = D_, tile = tile_, rows = 4, team = 8, columns = tile / team, features = D / team;
   /// Rows of a tile that are read where n count; the others are zeros.
   static __device__ int rows_read(int) { return tile; }
@@ -132,11 +134,20 @@ template <int D_, int tile_>
 struct TensorProducts {
   using S = float;
   using Element = bf16;
+  template <class E>
+  static constexpr bool copies = std::is_same_v<E, Element>;
   static constexpr int D = D_, tile = tile_, rows = 2, team = 4, columns = tile / team, features = D / team, stride = D;
   static constexpr int scratch = 0;
   static __device__ int rows_read(int n) { return (n + 15) / 16 * 16; }
 
   static __device__ int lane() { return threadIdx.x % 32; }
+  /// The same, asked anew: for wide heads, so that addresses made of it do not stay in registers.
+  static __device__ int lane_again() {
+    if constexpr (D <= 64) return lane();
+    int lane;
+    asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
+    return lane;
+  }
   static __device__ int row(int i) { return lane() / team + 8 * i; }
   static __device__ int column(int m) { return m / 2 * 8 + lane() % team * 2 + m % 2; }
   static constexpr int W = 2;
@@ -167,34 +178,35 @@ struct TensorProducts {
     __device__ explicit Own(const Element* x) : x(x) {
       if constexpr (kept) {
 #pragma unroll
-        for (int d = 0; d < D; d += 16) load(d, a[d / 16]);
+        for (int d = 0; d < D; d += 16) load(d, a[d / 16], lane());
       }
     }
-    __device__ void get(int d, uint32_t (&to)[4]) const {
+    __device__ void get(int d, uint32_t (&to)[4], int l) const {
       if constexpr (kept) {
 #pragma unroll
         for (int k = 0; k < 4; ++k) to[k] = a[d / 16][k];
       } else {
-        load(d, to);
+        load(d, to, l);
       }
     }
 
    private:
-    __device__ void load(int d, uint32_t (&to)[4]) const {
-      load_matrices<false>(x + place(lane() % 16, d + lane() / 16 * 8), to);
+    __device__ void load(int d, uint32_t (&to)[4], int l) const {
+      load_matrices<false>(x + place(l % 16, d + l / 16 * 8), to);
     }
   };
 
   static __device__ void dot(const Own& own, const Element* tile_rows, int n, S (&s)[rows][columns]) {
+    const int l = lane_again();
 #pragma unroll
     for (int d = 0; d < D; d += 16) {
       uint32_t a[4];
-      own.get(d, a);
+      own.get(d, a, l);
 #pragma unroll
       for (int j = 0; j < tile; j += 16) {
         if (j >= n) break;
         uint32_t b[4];
-        load_matrices<false>(tile_rows + place(j + lane() % 8 + lane() / 16 * 8, d + lane() / 8 % 2 * 8), b);
+        load_matrices<false>(tile_rows + place(j + l % 8 + l / 16 * 8, d + l / 8 % 2 * 8), b);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           const int m = j / 4 + 2 * half;
@@ -206,6 +218,7 @@ struct TensorProducts {
 
   static __device__ void weigh(const S (&p)[rows][columns], const Element* tile_rows, int n, S*,
                                S (&y)[rows][features]) {
+    const int l = lane_again();
 #pragma unroll
     for (int j = 0; j < tile; j += 16) {
       if (j >= n) break;
@@ -215,7 +228,7 @@ struct TensorProducts {
 #pragma unroll
       for (int d = 0; d < D; d += 16) {
         uint32_t b[4];
-        load_matrices<true>(tile_rows + place(j + lane() % 16, d + lane() / 16 * 8), b);
+        load_matrices<true>(tile_rows + place(j + l % 16, d + l / 16 * 8), b);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           const int f = d / 4 + 2 * half;

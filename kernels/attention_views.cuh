@@ -55,9 +55,9 @@ struct DeviceFeatures {
                   metric.empty() ? 0 : metric[i].negative_parts};
       size += static_cast<int>(v.size());
       plain = plain && !views[i].negative && !frames.matrices;
-      for (int64_t distance : {static_cast<int64_t>(reinterpret_cast<uintptr_t>(views[i].data)), v.channels * bytes,
-                               v.rows > 1 ? v.row_stride * bytes : 0, v.heads > 1 ? v.head_stride * bytes : 0,
-                               v.parts > 1 ? v.part_stride * bytes : 0})
+      for (int64_t distance :
+           {static_cast<int64_t>(reinterpret_cast<uintptr_t>(views[i].data)), v.channels * bytes, v.row_stride * bytes,
+            v.heads > 1 ? v.head_stride * bytes : 0, v.parts > 1 ? v.part_stride * bytes : 0})
         while (distance % fits) fits /= 2;
     }
     width = fits >= 16 ? Width::whole : fits >= 8 && bytes == 2 ? Width::half : Width::one;
