@@ -133,7 +133,9 @@ namespace cuda {
 ///
 /// With `guard` on nothing is cached: every block is a cudaMalloc of exactly its size and left unwritten, so that tools
 /// (compute-sanitizer) see every access outside and every read of what nothing wrote.
-std::shared_ptr<Allocator> make_allocator();
+///
+/// `beside`: one that this function made, for other blocks on the same stream.
+std::shared_ptr<Allocator> make_allocator(const Allocator* beside = nullptr);
 }  // namespace cuda
 
 }  // namespace lightcone

@@ -1,75 +1,11 @@
 #include <algorithm>
 #include <cstring>
 
-#include "engine/cuda.h"
+#include "engine/staging.h"
 
 namespace lightcone::cuda {
 
 namespace {
-
-struct Destroy {
-  void operator()(cudaStream_t stream) const { cudaStreamDestroy(stream); }
-  void operator()(cudaEvent_t event) const { cudaEventDestroy(event); }
-  void operator()(unsigned char* pinned) const { cudaFreeHost(pinned); }
-};
-using Stream = std::unique_ptr<CUstream_st, Destroy>;
-using Event = std::unique_ptr<CUevent_st, Destroy>;
-using Pinned = std::unique_ptr<unsigned char, Destroy>;
-
-/// Copies through two pieces of pinned memory, so that one is filled or emptied while the other travels.
-class Staging {
- public:
-  void copy_in(cudaStream_t stream, unsigned char* to, const unsigned char* from, size_t bytes) {
-    for (size_t at = 0; at < bytes; at += piece) {
-      const size_t count = std::min(piece, bytes - at);
-      Piece& p = next();
-      check_cuda(cudaEventSynchronize(p.free.get()), "waiting for a copy");
-      std::memcpy(p.data.get(), from + at, count);
-      check_cuda(cudaMemcpyAsync(to + at, p.data.get(), count, cudaMemcpyHostToDevice, stream), "copying to the GPU");
-      check_cuda(cudaEventRecord(p.free.get(), stream), "copying to the GPU");
-    }
-  }
-
-  void copy_out(cudaStream_t stream, unsigned char* to, const unsigned char* from, size_t bytes) {
-    auto ask = [&](size_t at) -> Piece* {
-      if (at >= bytes) return nullptr;
-      // What still reads this piece, a copy to the GPU, comes before on the same stream.
-      Piece& p = next();
-      check_cuda(cudaMemcpyAsync(p.data.get(), from + at, std::min(piece, bytes - at), cudaMemcpyDeviceToHost, stream),
-                 "copying from the GPU");
-      check_cuda(cudaEventRecord(p.free.get(), stream), "copying from the GPU");
-      return &p;
-    };
-    Piece* p = ask(0);
-    for (size_t at = 0; p; at += piece) {
-      Piece* following = ask(at + piece);
-      check_cuda(cudaEventSynchronize(p->free.get()), "copying from the GPU");
-      std::memcpy(to + at, p->data.get(), std::min(piece, bytes - at));
-      p = following;
-    }
-  }
-
- private:
-  static constexpr size_t piece = size_t{2} << 20;
-  struct Piece {
-    Pinned data;
-    Event free;  // after the last copy from or to it
-  };
-  Piece& next() {
-    Piece& p = pieces_[use_++ % 2];
-    if (!p.free) {
-      void* data = nullptr;
-      cudaEvent_t event = nullptr;
-      check_cuda(cudaMallocHost(&data, piece), "pinned memory");
-      p.data.reset(static_cast<unsigned char*>(data));
-      check_cuda(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "an event");
-      p.free.reset(event);
-    }
-    return p;
-  }
-  Piece pieces_[2];
-  unsigned use_ = 0;
-};
 
 /// Pinned memory for what is read later, with the event after its last copy; kept for the next reading.
 struct Landing {
@@ -80,11 +16,7 @@ struct Landing {
 
 class CudaAllocator final : public Allocator {
  public:
-  CudaAllocator() {
-    cudaStream_t stream = nullptr;
-    check_cuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "a stream");
-    stream_.reset(stream);
-  }
+  explicit CudaAllocator(const CudaAllocator* beside) : stream_(beside ? beside->stream_ : make_stream()) {}
   ~CudaAllocator() override {
     cudaStreamSynchronize(stream_.get());
     free_blocks();
@@ -142,13 +74,14 @@ class CudaAllocator final : public Allocator {
   }
   void copy_in(void* to, const void* from, size_t bytes) override {
     std::lock_guard lock(copying_);
-    staging_.copy_in(stream_.get(), static_cast<unsigned char*>(to), static_cast<const unsigned char*>(from), bytes);
+    staging_.copy_in(static_cast<unsigned char*>(to), static_cast<const unsigned char*>(from), bytes);
   }
   void copy_out(void* to, const void* from, size_t bytes) override {
     std::lock_guard lock(copying_);
-    staging_.copy_out(stream_.get(), static_cast<unsigned char*>(to), static_cast<const unsigned char*>(from), bytes);
+    staging_.copy_out(static_cast<unsigned char*>(to), static_cast<const unsigned char*>(from), bytes);
   }
   std::function<Bytes()> start_copy_out(const std::vector<Piece>& pieces) override {
+    staging_.require_no_recording();
     size_t bytes = 0;
     for (const Piece& piece : pieces) bytes += piece.bytes;
     const auto landing = std::make_shared<Landing>(take_landing(bytes));
@@ -172,7 +105,10 @@ class CudaAllocator final : public Allocator {
     if (bytes)
       check_cuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_.get()), "copying on the GPU");
   }
-  void synchronize() override { check_cuda(cudaStreamSynchronize(stream_.get()), "waiting for the GPU"); }
+  void synchronize() override {
+    staging_.require_no_recording();
+    check_cuda(cudaStreamSynchronize(stream_.get()), "waiting for the GPU");
+  }
 
  private:
   // Returns cached blocks if that is what it takes.
@@ -213,25 +149,20 @@ class CudaAllocator final : public Allocator {
           return found;
         }
     }
-    Landing fresh;
-    void* data = nullptr;
-    cudaEvent_t event = nullptr;
-    fresh.bytes = std::max<size_t>(bytes, 512);
-    check_cuda(cudaMallocHost(&data, fresh.bytes), "pinned memory");
-    fresh.data.reset(static_cast<unsigned char*>(data));
-    check_cuda(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "an event");
-    fresh.arrived.reset(event);
-    return fresh;
+    bytes = std::max<size_t>(bytes, 512);
+    return {make_pinned(bytes), bytes, make_event()};
   }
 
-  Stream stream_;
+  std::shared_ptr<CUstream_st> stream_;
   std::mutex copying_;
   std::vector<Landing> landings_;
-  Staging staging_;
+  Staging staging_{stream_.get()};
 };
 
 }  // namespace
 
-std::shared_ptr<Allocator> make_allocator() { return std::make_shared<CudaAllocator>(); }
+std::shared_ptr<Allocator> make_allocator(const Allocator* beside) {
+  return std::make_shared<CudaAllocator>(static_cast<const CudaAllocator*>(beside));
+}
 
 }  // namespace lightcone::cuda

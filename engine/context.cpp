@@ -76,8 +76,8 @@ Tensor Context::offsets(std::span<const int32_t> numbers) {
   return t;
 }
 
-Context::Numbers Context::read(const std::vector<Tensor>& scalars) {
-  Numbers out;
+Context::Reading Context::read(const std::vector<Tensor>& scalars) {
+  Reading out;
   std::vector<Allocator::Piece> pieces;
   for (const Tensor& t : scalars) {
     if (t.numel() != 1) fail("context", "a number was to be read from a tensor of shape {}", t.shape());
@@ -89,7 +89,7 @@ Context::Numbers Context::read(const std::vector<Tensor>& scalars) {
   return out;
 }
 
-const std::vector<double>& Context::Numbers::values() {
+const std::vector<double>& Context::Reading::values() {
   if (!arrive_) return values_;
   const Allocator::Bytes bytes = std::exchange(arrive_, nullptr)();
   const unsigned char* at = bytes.data();
@@ -111,7 +111,7 @@ Tensor Context::copy(const Tensor& x) {
   } else if (device_ == Device::cpu) {
     from.copy_out(y.raw(), x.raw(), x.bytes());
   } else {
-    if (&from != allocator_.get()) from.synchronize();  // another Context's stream
+    if (from.stream() != stream()) from.synchronize();
     allocator_->copy_within(y.raw(), x.raw(), x.bytes());
   }
   return y;

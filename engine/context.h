@@ -32,9 +32,12 @@ class Context {
     if (device_ != Device::cpu) [[unlikely]]
       refuse_device();
   }
-  /// Whether a GPU may round the factors of f32 products to tf32 (10 bits of mantissa), as float32_matmul_precision=high asks.
+  /// Whether a GPU may round the factors of f32 products to tf32 (10 bits of mantissa), as
+  /// float32_matmul_precision=high asks.
   bool tf32() const { return tf32_; }
   void set_tf32(bool on) { tf32_ = on; }
+  /// Whether a Graph records what is asked of the GPU (graph.h).
+  bool recording() const { return recording_; }
   int threads() const { return threads_; }
   void set_threads(int threads);
 
@@ -50,7 +53,7 @@ class Context {
   Tensor here(const Tensor& x) { return x.device() == device_ ? x : copy(x); }
   /// The only element of each of these tensors here. A GPU's are on their way until values() is called, which waits for
   /// them, and not for what was asked of the GPU since.
-  class Numbers {
+  class Reading {
    public:
     const std::vector<double>& values();
 
@@ -60,7 +63,7 @@ class Context {
     std::function<Allocator::Bytes()> arrive_;
     std::vector<double> values_;
   };
-  Numbers read(const std::vector<Tensor>& scalars);
+  Reading read(const std::vector<Tensor>& scalars);
   /// For what is done on the CPU on the way to the GPU and back: this Context itself, or one on the CPU with as many
   /// threads, which this one keeps.
   Context& host();
@@ -93,6 +96,7 @@ class Context {
   Rng& rng() { return rng_; }
 
  private:
+  friend class Graph;
   [[noreturn]] void refuse_device() const;
 
   Device device_;
@@ -101,7 +105,7 @@ class Context {
   Profiler profiler_;
   Rng rng_;
   int threads_;
-  bool tf32_ = false;
+  bool tf32_ = false, recording_ = false;
   std::unique_ptr<Context> host_;
 };
 

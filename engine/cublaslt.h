@@ -14,8 +14,8 @@ struct Factor {
 };
 
 /// c [M, N] = a [M, K] b [K, N] + bias [N] + add [M, N], in every batch. f64 is multiplied and summed as it is, f32 as
-/// it is or rounded to tf32 (Context::tf32()), bf16 and fp8_e4m3 are summed in f32. fp8 asks for compute capability 8.9,
-/// for a as it is and b transposed, and for M, N, K and steps in multiples of 16.
+/// it is or rounded to tf32 (Context::tf32()), bf16 and fp8_e4m3 are summed in f32. fp8 asks for compute capability
+/// 8.9, for a as it is and b transposed, and for M, N, K and steps in multiples of 16.
 struct Product {
   int64_t M, N, K;
   DType factors;  ///< of a and b: f64, f32, bf16 or fp8_e4m3

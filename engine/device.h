@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 
@@ -11,10 +12,6 @@
 #else
 #define LIGHTCONE_HOST_DEVICE
 #endif
-
-namespace spdlog {
-class logger;
-}
 
 namespace lightcone {
 
@@ -32,9 +29,12 @@ inline constexpr bool built_with_cuda = false;
 /// nvcc); empty if a GPU answers.
 std::string why_no_cuda();
 
+/// "NVIDIA H200, 140 GiB, compute capability 9.0"; empty where why_no_cuda() has a reason.
+std::string gpu_text();
+
 /// The device that a configuration names: "cpu"; "cuda", which throws Error unless a GPU answers; or "auto", which is
-/// cuda if one does and else cpu, with a line in the log that says why.
-Device choose_device(std::string_view name, spdlog::logger& log);
+/// cuda if one does and else cpu, for which `say` gets a line with the reason.
+Device choose_device(std::string_view name, const std::function<void(const std::string&)>& say);
 
 }  // namespace lightcone
 

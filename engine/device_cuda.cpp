@@ -26,4 +26,12 @@ std::string why_none() {
   return fmt::format("the GPU has compute capability {}.{}, 8.0 is the least", major, minor);
 }
 
+std::string gpu_text() {
+  cudaDeviceProp properties{};
+  check_cuda(cudaGetDeviceProperties(&properties, 0), "asking for the GPU's name");
+  return fmt::format("{}, {:.0f} GiB, compute capability {}.{}", properties.name,
+                     static_cast<double>(properties.totalGlobalMem) / double(1 << 30), properties.major,
+                     properties.minor);
+}
+
 }  // namespace lightcone::cuda

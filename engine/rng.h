@@ -39,8 +39,8 @@ LIGHTCONE_HOST_DEVICE inline std::array<uint32_t, 4> philox(uint64_t key, uint64
   return c;
 }
 
-/// What kernels compute the numbers of a Draw from: element i is a pure function of (key, position, i), on either device.
-/// If `recorded` is not null its numbers, in the same memory, are used instead.
+/// What kernels compute the numbers of a Draw from: element i is a pure function of (key, position, i), on either
+/// device. If `recorded` is not null its numbers, in the same memory, are used instead.
 struct Numbers {
   uint64_t key, position;
   const double* recorded;
@@ -64,8 +64,8 @@ struct Numbers {
     const auto w = philox(key, position, static_cast<uint64_t>(i) >> 1);
     const double r = std::sqrt(-2 * std::log(bits53(w[0], w[1], 0.5))), turns = bits53(w[2], w[3]);
 #ifdef __CUDA_ARCH__
-    return (i & 1) ? r * sinpi(2 * turns)
-                   : r * cospi(2 * turns);  // sin() has an array, in local memory, for large angles
+    // sin() has an array, in local memory, for large angles.
+    return (i & 1) ? r * sinpi(2 * turns) : r * cospi(2 * turns);
 #else
     const double angle = 2 * M_PI * turns;
     return (i & 1) ? r * std::sin(angle) : r * std::cos(angle);

@@ -9,7 +9,8 @@
 namespace lightcone {
 
 /// A contiguous row-major array: shape, dtype, device, and a share in its storage. Copies and views share the storage;
-/// nothing copies elements but kernels and Context::copy(). reshape() and narrow() (along the leading axis) are the only views.
+/// nothing copies elements but kernels and Context::copy(). reshape() and narrow() (along the leading axis) are the
+/// only views.
 class Tensor {
  public:
   Tensor() = default;  ///< defined() is false, no elements

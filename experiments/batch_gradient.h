@@ -24,7 +24,7 @@ class PendingBatch {
   friend PendingBatch batch_gradient(Workers&, int64_t, const std::function<Var(Tape&, int64_t)>&);
   struct Part {
     std::vector<Observation> observed;
-    Context::Numbers numbers;  ///< the loss, then those that were observed
+    Context::Reading numbers;  ///< the loss, then those that were observed
   };
   std::vector<Part> parts_;
 };

@@ -74,12 +74,14 @@ std::string bytes_text(int64_t bytes) {
   return bytes < 1024 ? fmt::format("{} bytes", bytes) : fmt::format("{:.1f} {}", size, unit);
 }
 
-std::vector<std::pair<std::string, std::string>> machine_facts() {
+std::vector<std::pair<std::string, std::string>> machine_facts(Device device) {
   const Machine machine = this_machine();
-  return {{"CPU", machine.cpu},
-          {"Cores", std::to_string(machine.cores)},
-          {"Memory", bytes_text(machine.memory)},
-          {"System", machine.os}};
+  std::vector<std::pair<std::string, std::string>> facts = {{"CPU", machine.cpu},
+                                                            {"Cores", std::to_string(machine.cores)},
+                                                            {"Memory", bytes_text(machine.memory)},
+                                                            {"System", machine.os}};
+  if (device == Device::cuda) facts.insert(facts.begin(), {"GPU", gpu_text()});
+  return facts;
 }
 
 std::vector<std::pair<std::string, std::string>> version_facts() {

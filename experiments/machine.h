@@ -4,6 +4,8 @@
 #include <utility>
 #include <vector>
 
+#include "engine/device.h"
+
 namespace lightcone {
 
 /// Where a run takes place, for its log, its results and its report. What the system does not tell is "unknown" or 0.
@@ -21,9 +23,9 @@ int64_t peak_memory();
 /// "15.6 GiB", "3.2 MiB", "12 bytes".
 std::string bytes_text(int64_t bytes);
 
-/// Name and value of each, ready for a report: the machine, and what this binary is made of (lightcone with its commit,
+/// Name and value of each, ready for a report: the machine (with its GPU if that is the device), and what this binary is made of (lightcone with its commit,
 /// compiler, libraries).
-std::vector<std::pair<std::string, std::string>> machine_facts();
+std::vector<std::pair<std::string, std::string>> machine_facts(Device device);
 std::vector<std::pair<std::string, std::string>> version_facts();
 
 }  // namespace lightcone

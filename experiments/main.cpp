@@ -42,6 +42,11 @@ void add_compose(CLI::App& app, ComposeRequest& compose) {
   app.add_option("overrides", compose.overrides, "group=option and a.b.c=value, later ones win");
 }
 
+void add_device(CLI::App& app, std::string& device) {
+  app.add_option("--device", device, "cuda, cpu, or auto: cuda where a GPU answers")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
+}
+
 void add_threads(CLI::App& app, int& threads) {
   app.add_option("--threads", threads, "CPU threads; 0 takes all")->check(CLI::Range(0, 4096));
 }
@@ -82,6 +87,7 @@ int dispatch(int argc, char** argv) {
   predict_app->add_option("--key", predict.key, "which array of an npz file");
   predict_app->add_option("--run-idx", predict.run_idx, "which of the run's networks (default: the latest)");
   predict_app->add_option("--batch", predict.batchsize, "jets at a time")->check(at_least_one);
+  add_device(*predict_app, predict.device);
   add_threads(*predict_app, predict.threads);
 
   VerifyRequest verify;
@@ -89,6 +95,7 @@ int dispatch(int argc, char** argv) {
   verify_app->add_option("files", verify.files, "reference files (.safetensors)")->required();
   verify_app->add_flag("--float32", verify.float32, "with an f32 network, tolerance 1e-4");
   verify_app->add_flag("--all", verify.all, "a line for every quantity that agrees, too");
+  add_device(*verify_app, verify.device);
   add_threads(*verify_app, verify.threads);
 
   std::vector<std::string> inspected;

@@ -19,8 +19,8 @@ constexpr size_t max_bytes = 64 << 10;
 constexpr int max_depth = 64;
 constexpr size_t max_binary_digits = 62;
 
-// The parser recurses per bracket and per dot of a key, so the depth of both is checked before it sees the text; and the
-// length of binary numbers.
+// The parser recurses per bracket and per dot of a key, so the depth of both is checked before it sees the text; and
+// the length of binary numbers.
 void check_text(const std::string& text, const std::string& file) {
   int brackets = 0, dots = 0, line = 1;
   for (size_t i = 0; i < text.size(); ++i) {

@@ -64,7 +64,7 @@ class PendingNorms {
   GradientNorms norms_;
   int64_t step_ = 0;
   bool read_ = false;
-  Context::Numbers numbers_;  ///< net, framesnet and, with clip_grad_norm, total
+  Context::Reading numbers_;  ///< net, framesnet and, with clip_grad_norm, total
 };
 
 /// From gradients to updated parameters, in the order of the references: norms, clip by value, clip by norm, clip the
@@ -117,8 +117,8 @@ class Trainer {
   void save_state();
 
  private:
-  /// A step that a GPU may still be at: its numbers are read when the next one has been asked for, so that the GPU never
-  /// waits for the CPU.
+  /// A step that a GPU may still be at: its numbers are read when the next one has been asked for, so that the GPU
+  /// never waits for the CPU.
   struct Step {
     size_t index;  ///< in the history
     int64_t number;

@@ -4,8 +4,8 @@
 
 #include "engine/cuda.h"
 
-// What CUDA kernels share: packs of elements that travel as one access, items that the threads of a grid stride over, and
-// rows that a team of threads owns.
+// What CUDA kernels share: packs of elements that travel as one access, items that the threads of a grid stride over,
+// and rows that a team of threads owns.
 namespace lightcone::kernels::cuda {
 
 using lightcone::cuda::check_cuda;
@@ -47,6 +47,7 @@ __device__ void store_word(T* to, const Pack<T, V>& pack) {
 class DrawnNumbers {
  public:
   DrawnNumbers(Context& ctx, const Draw& draw) : numbers_(draw.numbers()) {
+    if (ctx.recording()) fail("graph", "random numbers would be the same in every replay; leave out dropout");
     if (!draw.recorded) return;
     const auto count = static_cast<int64_t>(draw.recorded->size());
     recorded_ = ctx.empty({count}, DType::f64);
@@ -90,8 +91,8 @@ struct Place {
   int64_t cols_, row_step_, col_step_;
 };
 
-/// `combine` over the values of `size` threads, a warp or all of a block, for each of them. It must be commutative: they
-/// meet in pairs 16, 8, … apart, then warps in order.
+/// `combine` over the values of `size` threads, a warp or all of a block, for each of them. It must be commutative:
+/// they meet in pairs 16, 8, … apart, then warps in order.
 template <int size, class S, class Combine>
 __device__ S combined(S value, Combine combine) {
 #pragma unroll
@@ -108,8 +109,8 @@ __device__ S combined(S value, Combine combine) {
   return value;
 }
 
-/// A row that `size` threads own, one warp or all of a block, V neighbouring elements a thread and step. What is summed in
-/// which order depends on size and V, and these on the row's length alone.
+/// A row that `size` threads own, one warp or all of a block, V neighbouring elements a thread and step. What is summed
+/// in which order depends on size and V, and these on the row's length alone.
 template <int size_, int V_>
 struct Row {
   static constexpr int size = size_, V = V_;
@@ -174,8 +175,8 @@ struct Row {
   }
 };
 
-/// g(row) with the Row for rows of `cols` elements in these tensors: a warp up to 1024, a block beyond; packs of 16 bytes
-/// of the largest type where they divide cols.
+/// g(row) with the Row for rows of `cols` elements in these tensors: a warp up to 1024, a block beyond; packs of 16
+/// bytes of the largest type where they divide cols.
 template <class G, class... T>
 void with_row(int64_t cols, G&& g, const T*... x) {
   constexpr int V = pack_size<T...>;

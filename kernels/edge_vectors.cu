@@ -52,8 +52,8 @@ struct Results {
   int64_t rows;          ///< T
 };
 
-// A block takes items as in the forward; for each few senders all of the item's receivers. It alone adds to a row of its
-// receivers, and to one of its group's senders.
+// A block takes items as in the forward; for each few senders all of the item's receivers. It alone adds to a row of
+// its receivers, and to one of its group's senders.
 template <class S, int width>
 __global__ void __launch_bounds__(threads<width>, least_blocks<S, width>)
     backward_kernel(Network<S> net, EdgeWeight kind, int items, const Item* item_list, int P, S* outside,

@@ -17,7 +17,8 @@ struct Indices {
       : r(element / (n.inner * n.depth)), i(element / n.depth % n.inner), d(element % n.depth) {}
 };
 
-// f(part, its extents, element) for the item of a thread among the parameters that are there, one tensor behind the other.
+// f(part, its extents, element) for the item of a thread among the parameters that are there, one tensor behind the
+// other.
 template <class W, class F>
 __device__ void with_parameter(const equi::Map& map, const equi::Parameters<W>& there, int64_t item, F&& f) {
   unrolled<equi::parts>([&](auto p) {

@@ -106,8 +106,8 @@ __global__ void gated_unit_backward_kernel(int64_t n, Channels<V> channels, cons
   }
 }
 
-// run(std::integral_constant<int, parts>, std::integral_constant<int, V>, X()) for x. Packs of scalars have 16 bytes, those
-// of vectors 8, of which a thread has 16 on their way at a time.
+// run(std::integral_constant<int, parts>, std::integral_constant<int, V>, X()) for x. Packs of scalars have 16 bytes,
+// those of vectors 8, of which a thread has 16 on their way at a time.
 template <class F>
 void dispatch(const char* where, const Tensor& x, F&& run) {
   dispatch_compute(where, x.dtype(), [&](auto type) {

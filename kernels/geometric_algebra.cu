@@ -143,8 +143,8 @@ __global__ void gated_backward_kernel(int64_t n, Multivectors in, Channels<V> ch
   }
 }
 
-// Five numbers of the draw for channel j: 5 j and those after it, which two counters of the generator hold; a number is its
-// word / 2^32, so that it is at least p where the word is at least `threshold`.
+// Five numbers of the draw for channel j: 5 j and those after it, which two counters of the generator hold; a number is
+// its word / 2^32, so that it is at least p where the word is at least `threshold`.
 struct Kept {
   bool grade[5];
 

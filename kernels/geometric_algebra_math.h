@@ -52,8 +52,8 @@ constexpr int place_of(uint8_t blade) {
   return place;
 }
 
-/// The components that a plain tensor holds, by their place in storage: 1 + its position in the tensor, times its sign in
-/// storage; 0 for others.
+/// The components that a plain tensor holds, by their place in storage: 1 + its position in the tensor, times its sign
+/// in storage; 0 for others.
 using Held = std::array<int8_t, components>;
 
 /// The term of the geometric product that x's component j gives to component i of the result: sign x_j y_partner.

@@ -122,7 +122,8 @@ __global__ void equi_norm_backward_kernel(Team team, Multivectors in, Channels<V
   });
 }
 
-// f(team, layout, channels of a group) for norms of x, in packs of V if those divide a group, which are at all these places.
+// f(team, layout, channels of a group) for norms of x, in packs of V if those divide a group, which are at all these
+// places.
 template <int V, class F, class... X>
 void with_groups(const Tensor& x, int64_t group, F&& f, const X*... at) {
   auto with = [&]<int n>(std::integral_constant<int, n>) {

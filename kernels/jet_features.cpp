@@ -29,19 +29,6 @@ namespace cpu {
 using namespace jet_features_math;
 constexpr int64_t grain = 1024;  // tokens per chunk; whole blocks
 
-// Gradient to a four-momentum from those to its ln pt, ln E, phi and eta.
-inline void to_momentum(double E, double x, double y, double z, double g_log_pt, double g_log_E, double g_phi,
-                        double g_eta, double& dE, double& dx, double& dy, double& dz) {
-  const double pt2 = x * x + y * y, a = away_from_zero(x), b = away_from_zero(y);
-  const Eta e = eta(pt2, z);
-  const double by_pt2 = (pt2 < epsilon ? 0.0 : 0.5 * g_log_pt / pt2) + g_eta * e.by_pt2;
-  const double by_phi = g_phi / (a * a + b * b);
-  dE = E < epsilon ? 0.0 : g_log_E / E;
-  dx = 2 * x * by_pt2 - (a == x ? b * by_phi : 0.0);
-  dy = 2 * y * by_pt2 + (b == y ? a * by_phi : 0.0);
-  dz = g_eta * e.by_pz;
-}
-
 template <class T, class Out>
 void jet_features_backward(TaggingFeatures which, int64_t n, const Out* dy, const T* p, const T* jet, T* dp, T* djet) {
   const auto selected = columns(which);
@@ -50,28 +37,30 @@ void jet_features_backward(TaggingFeatures which, int64_t n, const Out* dy, cons
   for (int64_t t = 0; t < n; t += block) {
     const int64_t count = std::min(block, n - t);
     const Block a(p + 4 * t, count), j(jet + 4 * t, count);
-    for (int64_t c = 0; c < F; ++c)
-      for (int64_t k = 0; k < count; ++k)
-        g[selected[c]][k] = double(dy[(t + k) * F + c]) * standard[selected[c]].factor;
+    for (int64_t c = 0; c < F; ++c) {
+      const double factor = standard(selected[c]).factor;
+      for (int64_t k = 0; k < count; ++k) g[selected[c]][k] = double(dy[(t + k) * F + c]) * factor;
+    }
     Block da, dj;
 #pragma omp simd
     for (int64_t k = 0; k < block; ++k) {
-      const double dphi = angle_between(away_from_zero(a.px[k]), away_from_zero(a.py[k]), away_from_zero(j.px[k]),
-                                        away_from_zero(j.py[k]));
-      const double deta = eta(j.px[k] * j.px[k] + j.py[k] * j.py[k], j.pz[k]).value -
-                          eta(a.px[k] * a.px[k] + a.py[k] * a.py[k], a.pz[k]).value;
-      const double dr2 = dphi * dphi + deta * deta, by_dr = dr2 < epsilon ? 0.0 : g[6][k] / std::sqrt(dr2);
-      const double g_phi = g[4][k] + by_dr * dphi, g_eta = g[5][k] + by_dr * deta;
-      to_momentum(a.E[k], a.px[k], a.py[k], a.pz[k], g[0][k] + g[2][k], g[1][k] + g[3][k], g_phi, -g_eta, da.E[k],
-                  da.px[k], da.py[k], da.pz[k]);
-      to_momentum(j.E[k], j.px[k], j.py[k], j.pz[k], -g[2][k], -g[3][k], -g_phi, g_eta, dj.E[k], dj.px[k], dj.py[k],
-                  dj.pz[k]);
+      const double all[7] = {g[0][k], g[1][k], g[2][k], g[3][k], g[4][k], g[5][k], g[6][k]};
+      double to_a[4], to_j[4];
+      features_backward(all, {a.E[k], a.px[k], a.py[k], a.pz[k]}, {j.E[k], j.px[k], j.py[k], j.pz[k]}, to_a, to_j);
+      da.E[k] = to_a[0], da.px[k] = to_a[1], da.py[k] = to_a[2], da.pz[k] = to_a[3];
+      dj.E[k] = to_j[0], dj.px[k] = to_j[1], dj.py[k] = to_j[2], dj.pz[k] = to_j[3];
     }
     if (dp) da.store(dp + 4 * t, count);
     if (djet) dj.store(djet + 4 * t, count);
   }
 }
 }  // namespace cpu
+
+namespace cuda {  // jet_features.cu
+void jet_features(Context& ctx, TaggingFeatures which, const Tensor& p, const Tensor& jet, Tensor& y);
+void jet_features_backward(Context& ctx, TaggingFeatures which, const Tensor& dy, const Tensor& p, const Tensor& jet,
+                           Tensor* dp, Tensor* djet);
+}  // namespace cuda
 
 int64_t num_tagging_features(TaggingFeatures which) {
   return static_cast<int64_t>(jet_features_math::columns(which).size());
@@ -84,16 +73,18 @@ TaggingFeatures tagging_features_from(std::string_view name) {
   fail("tagging_features", "unknown selection '{}'; expected all, zinvariant, so3invariant or null", name);
 }
 
-static void check_operands(const char* operation, const char* name, TaggingFeatures which, const Tensor& p,
-                           const Tensor& jet, const Tensor& y) {
-  check(operation, "p", p).rank(2).columns(4).momentum();
-  check(operation, "jet", jet).like(p);
-  check(operation, name, y).shape({p.dim(0), num_tagging_features(which)}).compute();
+static void check_operands(const Context& ctx, const char* operation, const char* name, TaggingFeatures which,
+                           const Tensor& p, const Tensor& jet, const Tensor& y) {
+  check(ctx, operation, "p", p).rank(2).columns(4).momentum();
+  check(ctx, operation, "jet", jet).like(p);
+  check(ctx, operation, name, y).shape({p.dim(0), num_tagging_features(which)}).compute();
 }
 
 void jet_features(Context& ctx, TaggingFeatures which, const Tensor& p, const Tensor& jet, Tensor& y) {
-  check_operands("jet_features", "y", which, p, jet, y);
+  check_operands(ctx, "jet_features", "y", which, p, jet, y);
   const auto scope = ctx.profiler().scope("jet_features", 2. * p.bytes() + y.bytes());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::jet_features(ctx, which, p, jet, y);
   dispatch_momentum("jet_features", p.dtype(), [&](auto type) {
     dispatch_compute("jet_features", y.dtype(), [&](auto out_type) {
       using T = typename decltype(type)::type;
@@ -108,10 +99,12 @@ void jet_features(Context& ctx, TaggingFeatures which, const Tensor& p, const Te
 
 void jet_features_backward(Context& ctx, TaggingFeatures which, const Tensor& dy, const Tensor& p, const Tensor& jet,
                            Tensor* dp, Tensor* djet) {
-  check_operands("jet_features_backward", "dy", which, p, jet, dy);
-  if (dp) check("jet_features_backward", "dp", *dp).like(p);
-  if (djet) check("jet_features_backward", "djet", *djet).like(p);
+  check_operands(ctx, "jet_features_backward", "dy", which, p, jet, dy);
+  if (dp) check(ctx, "jet_features_backward", "dp", *dp).like(p);
+  if (djet) check(ctx, "jet_features_backward", "djet", *djet).like(p);
   const auto scope = ctx.profiler().scope("jet_features_backward", 4. * p.bytes() + dy.bytes());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::jet_features_backward(ctx, which, dy, p, jet, dp, djet);
   dispatch_momentum("jet_features_backward", p.dtype(), [&](auto type) {
     dispatch_compute("jet_features_backward", dy.dtype(), [&](auto out_type) {
       using T = typename decltype(type)::type;

@@ -69,8 +69,8 @@ __device__ S inverse_norm(const Team& team, const Groups<V>& all, const Group<V>
   return 1 / std::sqrt(team.sum(sum) / S(all.vectors.n + all.scalars.n) + eps);
 }
 
-// A team owns one group of one token, whose channels it reads again from the first-level cache after the sum. yv and ys may
-// be v and s: an element is read and written by one thread.
+// A team owns one group of one token, whose channels it reads again from the first-level cache after the sum. yv and ys
+// may be v and s: an element is read and written by one thread.
 template <int V, class X, class S>
 __global__ void lorentz_norm_kernel(Team team, Groups<V> all, S eps, const X* v, const X* s, X* yv, X* ys) {
   const Group<V> group(all, team.index());
@@ -135,7 +135,8 @@ __global__ void lorentz_norm_backward_kernel(Team team, Groups<V> all, S eps, co
   });
 }
 
-// f(team, groups) with packs of 16 bytes if they divide the channels of a group in v and s, which are at all these places.
+// f(team, groups) with packs of 16 bytes if they divide the channels of a group in v and s, which are at all these
+// places.
 template <int V, class F, class... X>
 void with_team(const Tensor& v, const Tensor& s, int64_t groups, F&& f, const X*... x) {
   const int64_t vectors = v.dim(2) / groups, scalars = s.dim(1) / groups;

@@ -4,7 +4,7 @@
 
 #include "engine/check.h"
 #include "engine/threads.h"
-#include "kernels/elementwise_math.h"
+#include "kernels/loss_math.h"
 
 namespace lightcone::kernels {
 
@@ -66,30 +66,45 @@ void cross_entropy_backward(Context& ctx, int64_t rows, int64_t cols, Sum factor
 }
 }  // namespace cpu
 
+namespace cuda {  // loss.cu
+template <class F>
+void mean(Context& ctx, const char* where, F term, const Tensor& x, const Tensor& targets, Tensor& loss);
+template <class F>
+void slope(Context& ctx, const char* where, F term, const Tensor& dloss, const Tensor& x, const Tensor& targets,
+           Tensor& dx);
+void cross_entropy(Context& ctx, const Tensor& logits, const Tensor& labels, Tensor& loss);
+void cross_entropy_backward(Context& ctx, const Tensor& dloss, const Tensor& logits, const Tensor& labels,
+                            Tensor& dlogits);
+}  // namespace cuda
+
 namespace {
 
-void check_loss(const char* where, const char* name, const Tensor& x, const Tensor& loss) {
-  check(where, name, x).compute();
+void check_loss(const Context& ctx, const char* where, const char* name, const Tensor& x, const Tensor& loss) {
+  check(ctx, where, name, x).compute();
   if (x.numel() == 0) fail(where, "{} has shape {}; there is no mean of 0 elements", name, x.shape());
-  check(where, "loss", loss).shape({1}).dtype(sum_dtype(x.dtype()));
+  check(ctx, where, "loss", loss).shape({1}).dtype(sum_dtype(x.dtype()));
 }
 
-void check_cross_entropy(const char* where, const Tensor& logits, const Tensor& labels, const Tensor& loss) {
-  check(where, "logits", logits).rank(2);
-  check_loss(where, "logits", logits, loss);
-  check(where, "labels", labels).shape({logits.dim(0)}).dtype(DType::i64);
+void check_cross_entropy(const Context& ctx, const char* where, const Tensor& logits, const Tensor& labels,
+                         const Tensor& loss) {
+  check(ctx, where, "logits", logits).rank(2);
+  check_loss(ctx, where, "logits", logits, loss);
+  check(ctx, where, "labels", labels).shape({logits.dim(0)}).dtype(DType::i64);
+  if (ctx.device() != Device::cpu) return;
   const auto l = labels.span<int64_t>();
   for (size_t b = 0; b < l.size(); ++b)
     if (l[b] < 0 || l[b] >= logits.dim(1)) fail(where, "label {} is {}, expected 0 to {}", b, l[b], logits.dim(1) - 1);
 }
 
-// loss = <term(x, t)>; term works on the type of sums.
+// loss = <term(x, t)>
 template <class F>
-void forward(const char* where, const char* name, Context& ctx, const Tensor& x, const Tensor& targets, Tensor& loss,
-             F term) {
-  check_loss(where, name, x, loss);
-  check(where, "targets", targets).like(x);
+void forward(const char* where, const char* name, Context& ctx, F term, const Tensor& x, const Tensor& targets,
+             Tensor& loss) {
+  check_loss(ctx, where, name, x, loss);
+  check(ctx, where, "targets", targets).like(x);
   const auto scope = ctx.profiler().scope(where, 2. * x.bytes());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::mean(ctx, where, term, x, targets, loss);
   dispatch_compute(where, x.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
     using Sum = sum_type<T>;
@@ -97,42 +112,41 @@ void forward(const char* where, const char* name, Context& ctx, const Tensor& x,
   });
 }
 
-// dx = dloss slope(x, t) / n
+// dx = the slope of that mean at x, times dloss
 template <class F>
-void backward(const char* where, const char* name, Context& ctx, const Tensor& dloss, const Tensor& x,
-              const Tensor& targets, Tensor& dx, F slope) {
-  check_loss(where, name, x, dloss);
-  check(where, "targets", targets).like(x);
-  check(where, "the gradient", dx).like(x);
+void backward(const char* where, const char* name, Context& ctx, F term, const Tensor& dloss, const Tensor& x,
+              const Tensor& targets, Tensor& dx) {
+  check_loss(ctx, where, name, x, dloss);
+  check(ctx, where, "targets", targets).like(x);
+  check(ctx, where, "the gradient", dx).like(x);
   const auto scope = ctx.profiler().scope(where, 3. * x.bytes());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::slope(ctx, where, term, dloss, x, targets, dx);
   dispatch_compute(where, x.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
     using Sum = sum_type<T>;
     const Sum factor = static_cast<Sum>(dloss.item() / static_cast<double>(x.numel()));
     cpu::map(ctx, x.numel(), x.data<T>(), targets.data<T>(), dx.data<T>(),
-             [=](Sum v, Sum t) { return factor * slope(v, t); });
+             [=](Sum v, Sum t) { return loss::slope<F>(factor, v, t); });
   });
 }
 
 }  // namespace
 
 void bce_with_logits(Context& ctx, const Tensor& logits, const Tensor& targets, Tensor& loss) {
-  // softplus(x) - t x = max(x, 0) - t x + log(1 + exp(-|x|)): for t = 1 and large x the first two cancel exactly.
-  forward("bce_with_logits", "logits", ctx, logits, targets, loss, [](auto x, auto t) {
-    using T = decltype(x);
-    return std::max(x, T(0)) - t * x + vector_math::log1p(vector_math::exp(-std::abs(x)));
-  });
+  forward("bce_with_logits", "logits", ctx, loss::BinaryCrossEntropy(), logits, targets, loss);
 }
 
 void bce_with_logits_backward(Context& ctx, const Tensor& dloss, const Tensor& logits, const Tensor& targets,
                               Tensor& dlogits) {
-  backward("bce_with_logits_backward", "logits", ctx, dloss, logits, targets, dlogits,
-           [](auto x, auto t) { return elementwise::sigmoid(x) - t; });
+  backward("bce_with_logits_backward", "logits", ctx, loss::BinaryCrossEntropy(), dloss, logits, targets, dlogits);
 }
 
 void cross_entropy(Context& ctx, const Tensor& logits, const Tensor& labels, Tensor& loss) {
-  check_cross_entropy("cross_entropy", logits, labels, loss);
+  check_cross_entropy(ctx, "cross_entropy", logits, labels, loss);
   const auto scope = ctx.profiler().scope("cross_entropy", logits.bytes());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::cross_entropy(ctx, logits, labels, loss);
   dispatch_compute("cross_entropy", logits.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
     using Sum = sum_type<T>;
@@ -143,9 +157,11 @@ void cross_entropy(Context& ctx, const Tensor& logits, const Tensor& labels, Ten
 
 void cross_entropy_backward(Context& ctx, const Tensor& dloss, const Tensor& logits, const Tensor& labels,
                             Tensor& dlogits) {
-  check_cross_entropy("cross_entropy_backward", logits, labels, dloss);
-  check("cross_entropy_backward", "dlogits", dlogits).like(logits);
+  check_cross_entropy(ctx, "cross_entropy_backward", logits, labels, dloss);
+  check(ctx, "cross_entropy_backward", "dlogits", dlogits).like(logits);
   const auto scope = ctx.profiler().scope("cross_entropy_backward", 2. * logits.bytes());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::cross_entropy_backward(ctx, dloss, logits, labels, dlogits);
   dispatch_compute("cross_entropy_backward", logits.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
     const auto factor = static_cast<sum_type<T>>(dloss.item() / static_cast<double>(logits.dim(0)));
@@ -155,13 +171,12 @@ void cross_entropy_backward(Context& ctx, const Tensor& dloss, const Tensor& log
 }
 
 void mse(Context& ctx, const Tensor& predictions, const Tensor& targets, Tensor& loss) {
-  forward("mse", "predictions", ctx, predictions, targets, loss, [](auto x, auto t) { return (x - t) * (x - t); });
+  forward("mse", "predictions", ctx, loss::SquaredError(), predictions, targets, loss);
 }
 
 void mse_backward(Context& ctx, const Tensor& dloss, const Tensor& predictions, const Tensor& targets,
                   Tensor& dpredictions) {
-  backward("mse_backward", "predictions", ctx, dloss, predictions, targets, dpredictions,
-           [](auto x, auto t) { return 2 * (x - t); });
+  backward("mse_backward", "predictions", ctx, loss::SquaredError(), dloss, predictions, targets, dpredictions);
 }
 
 }  // namespace lightcone::kernels

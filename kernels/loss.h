@@ -21,7 +21,8 @@ void bce_with_logits_backward(Context& ctx, const Tensor& dloss, const Tensor& l
 ///
 ///     loss = <log sum_c exp(x[b,c]) - x[b,l[b]]>,    dx[b,c] = dloss (softmax(x[b])[c] - (c == l[b])) / B
 ///
-///   labels [B]   i64, in [0, C); others throw Error
+///   labels [B]   i64, in [0, C). Others throw Error on the CPU; a GPU, which would have to be waited for, makes the
+///                loss and the gradient of that row NaN
 void cross_entropy(Context& ctx, const Tensor& logits, const Tensor& labels, Tensor& loss);
 void cross_entropy_backward(Context& ctx, const Tensor& dloss, const Tensor& logits, const Tensor& labels,
                             Tensor& dlogits);

@@ -23,40 +23,6 @@ void per_block(Context& ctx, int64_t n, F&& f) {
   });
 }
 
-// A quantity's value, and its derivatives by the components.
-struct Pt {
-  static double value(double, double x, double y, double) { return std::sqrt(at_least(x * x + y * y, epsilon)); }
-  static void gradient(double, double x, double y, double, double& dE, double& dx, double& dy, double& dz) {
-    const double pt2 = x * x + y * y, r = pt2 < epsilon ? 0.0 : 1 / std::sqrt(pt2);
-    dE = dz = 0, dx = x * r, dy = y * r;
-  }
-};
-struct Phi {
-  static double value(double, double x, double y, double) {
-    return vector_math::atan2(away_from_zero(y), away_from_zero(x));
-  }
-  static void gradient(double, double x, double y, double, double& dE, double& dx, double& dy, double& dz) {
-    const double a = away_from_zero(x), b = away_from_zero(y), r = 1 / (a * a + b * b);
-    dE = dz = 0, dx = a == x ? -b * r : 0.0, dy = b == y ? a * r : 0.0;
-  }
-};
-struct PseudoRapidity {
-  static double value(double, double x, double y, double z) { return eta(x * x + y * y, z).value; }
-  static void gradient(double, double x, double y, double z, double& dE, double& dx, double& dy, double& dz) {
-    const Eta e = eta(x * x + y * y, z);
-    dE = 0, dx = 2 * x * e.by_pt2, dy = 2 * y * e.by_pt2, dz = e.by_pz;
-  }
-};
-struct Mass {
-  static double value(double E, double x, double y, double z) {
-    return std::sqrt(at_least(E * E - x * x - y * y - z * z, epsilon));
-  }
-  static void gradient(double E, double x, double y, double z, double& dE, double& dx, double& dy, double& dz) {
-    const double m2 = E * E - x * x - y * y - z * z, r = m2 < epsilon ? 0.0 : 1 / std::sqrt(m2);
-    dE = E * r, dx = -x * r, dy = -y * r, dz = -z * r;
-  }
-};
-
 template <class Quantity, class T>
 void kinematic(Context& ctx, int64_t n, const T* p, T* y) {
   per_block(ctx, n, [&](int64_t i, int64_t count) {
@@ -85,36 +51,6 @@ void kinematic_backward(Context& ctx, int64_t n, const T* dy, const T* p, T* dp)
   });
 }
 
-template <class F>
-void dispatch_quantity(Kinematic quantity, F&& f) {
-  switch (quantity) {
-    case Kinematic::pt:
-      return f(Pt{});
-    case Kinematic::phi:
-      return f(Phi{});
-    case Kinematic::eta:
-      return f(PseudoRapidity{});
-    case Kinematic::mass:
-      return f(Mass{});
-  }
-}
-
-// Given G = dloss/dLambda; see RestFrame for the forward pass.
-inline void restframe_boost_backward(const double* p, const double* G, double* dp) {
-  const RestFrame f(p);
-  double dgamma = G[0], dscale = 0, dbeta[3];
-  for (int i = 0; i < 3; ++i) {
-    const double edge = G[1 + i] + G[4 + 4 * i];
-    dgamma -= edge * f.beta[i];
-    dbeta[i] = -f.gamma * edge;
-    for (int j = 0; j < 3; ++j) {
-      dscale += G[5 + 4 * i + j] * f.beta[i] * f.beta[j];
-      dbeta[i] += f.scale * (G[5 + 4 * i + j] + G[5 + 4 * j + i]) * f.beta[j];
-    }
-  }
-  f.backward(dgamma, dscale, dbeta, p[0], dp);
-}
-
 template <int N, class T>
 std::array<double, N> load(const T* x) {
   std::array<double, N> out;
@@ -122,6 +58,19 @@ std::array<double, N> load(const T* x) {
   return out;
 }
 }  // namespace cpu
+
+namespace cuda {  // minkowski.cu
+void minkowski_inner(Context& ctx, const Tensor& a, const Tensor& b, Tensor& y);
+void minkowski_inner_backward(Context& ctx, const Tensor& dy, const Tensor& b, Tensor& da);
+void kinematic(Context& ctx, Kinematic quantity, const Tensor& p, Tensor& y);
+void kinematic_backward(Context& ctx, Kinematic quantity, const Tensor& dy, const Tensor& p, Tensor& dp);
+void restframe_boost(Context& ctx, const Tensor& p, Tensor& boost);
+void restframe_boost_backward(Context& ctx, const Tensor& dboost, const Tensor& p, Tensor& dp);
+void lorentz_transform(Context& ctx, const char* where, bool transposed, const Tensor& matrices, const Tensor& vectors,
+                       int64_t N, Tensor& y);
+void lorentz_transform_backward_matrices(Context& ctx, const Tensor& dy, const Tensor& vectors, int64_t N,
+                                         Tensor& dmatrices);
+}  // namespace cuda
 
 // All but the last axis; those of `tokens` with its last one.
 static Shape without_last(const Tensor& p) {
@@ -132,10 +81,12 @@ static Shape without_last(const Tensor& p) {
 static int64_t items(const Tensor& p) { return p.numel() / 4; }
 
 void minkowski_inner(Context& ctx, const Tensor& a, const Tensor& b, Tensor& y) {
-  check("minkowski_inner", "a", a).columns(4).momentum();
-  check("minkowski_inner", "b", b).like(a);
-  check("minkowski_inner", "y", y).shape(without_last(a)).dtype(a.dtype());
+  check(ctx, "minkowski_inner", "a", a).columns(4).momentum();
+  check(ctx, "minkowski_inner", "b", b).like(a);
+  check(ctx, "minkowski_inner", "y", y).shape(without_last(a)).dtype(a.dtype());
   const auto scope = ctx.profiler().scope("minkowski_inner", 2. * a.bytes() + y.bytes(), 7. * items(a));
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::minkowski_inner(ctx, a, b, y);
   dispatch_momentum("minkowski_inner", a.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
     cpu::per_item(ctx, items(a), [a = a.data<T>(), b = b.data<T>(), y = y.data<T>()](int64_t i) {
@@ -146,10 +97,12 @@ void minkowski_inner(Context& ctx, const Tensor& a, const Tensor& b, Tensor& y) 
 }
 
 void minkowski_inner_backward(Context& ctx, const Tensor& dy, const Tensor& b, Tensor& da) {
-  check("minkowski_inner_backward", "b", b).columns(4).momentum();
-  check("minkowski_inner_backward", "dy", dy).shape(without_last(b)).dtype(b.dtype());
-  check("minkowski_inner_backward", "da", da).like(b);
+  check(ctx, "minkowski_inner_backward", "b", b).columns(4).momentum();
+  check(ctx, "minkowski_inner_backward", "dy", dy).shape(without_last(b)).dtype(b.dtype());
+  check(ctx, "minkowski_inner_backward", "da", da).like(b);
   const auto scope = ctx.profiler().scope("minkowski_inner_backward", 2. * b.bytes() + dy.bytes(), 4. * items(b));
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::minkowski_inner_backward(ctx, dy, b, da);
   dispatch_momentum("minkowski_inner_backward", b.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
     cpu::per_item(ctx, items(b), [dy = dy.data<T>(), b = b.data<T>(), da = da.data<T>()](int64_t i) {
@@ -160,33 +113,39 @@ void minkowski_inner_backward(Context& ctx, const Tensor& dy, const Tensor& b, T
 }
 
 void kinematic(Context& ctx, Kinematic quantity, const Tensor& p, Tensor& y) {
-  check("kinematic", "p", p).columns(4).momentum();
-  check("kinematic", "y", y).shape(without_last(p)).dtype(p.dtype());
+  check(ctx, "kinematic", "p", p).columns(4).momentum();
+  check(ctx, "kinematic", "y", y).shape(without_last(p)).dtype(p.dtype());
   const auto scope = ctx.profiler().scope("kinematic", p.bytes() + y.bytes());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::kinematic(ctx, quantity, p, y);
   dispatch_momentum("kinematic", p.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
-    cpu::dispatch_quantity(quantity,
-                           [&](auto q) { cpu::kinematic<decltype(q)>(ctx, items(p), p.data<T>(), y.data<T>()); });
+    minkowski_math::dispatch_quantity(
+        quantity, [&](auto q) { cpu::kinematic<decltype(q)>(ctx, items(p), p.data<T>(), y.data<T>()); });
   });
 }
 
 void kinematic_backward(Context& ctx, Kinematic quantity, const Tensor& dy, const Tensor& p, Tensor& dp) {
-  check("kinematic_backward", "p", p).columns(4).momentum();
-  check("kinematic_backward", "dy", dy).shape(without_last(p)).dtype(p.dtype());
-  check("kinematic_backward", "dp", dp).like(p);
+  check(ctx, "kinematic_backward", "p", p).columns(4).momentum();
+  check(ctx, "kinematic_backward", "dy", dy).shape(without_last(p)).dtype(p.dtype());
+  check(ctx, "kinematic_backward", "dp", dp).like(p);
   const auto scope = ctx.profiler().scope("kinematic_backward", 2. * p.bytes() + dy.bytes());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::kinematic_backward(ctx, quantity, dy, p, dp);
   dispatch_momentum("kinematic_backward", p.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
-    cpu::dispatch_quantity(quantity, [&](auto q) {
+    minkowski_math::dispatch_quantity(quantity, [&](auto q) {
       cpu::kinematic_backward<decltype(q)>(ctx, items(p), dy.data<T>(), p.data<T>(), dp.data<T>());
     });
   });
 }
 
 void restframe_boost(Context& ctx, const Tensor& p, Tensor& boost) {
-  check("restframe_boost", "p", p).rank(2).columns(4).momentum();
-  check("restframe_boost", "boost", boost).shape({p.dim(0), 4, 4}).dtype(p.dtype());
+  check(ctx, "restframe_boost", "p", p).rank(2).columns(4).momentum();
+  check(ctx, "restframe_boost", "boost", boost).shape({p.dim(0), 4, 4}).dtype(p.dtype());
   const auto scope = ctx.profiler().scope("restframe_boost", p.bytes() + boost.bytes(), 40. * items(p));
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::restframe_boost(ctx, p, boost);
   dispatch_momentum("restframe_boost", p.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
     cpu::per_item(ctx, items(p), [p = p.data<T>(), boost = boost.data<T>()](int64_t t) {
@@ -198,38 +157,42 @@ void restframe_boost(Context& ctx, const Tensor& p, Tensor& boost) {
 }
 
 void restframe_boost_backward(Context& ctx, const Tensor& dboost, const Tensor& p, Tensor& dp) {
-  check("restframe_boost_backward", "p", p).rank(2).columns(4).momentum();
-  check("restframe_boost_backward", "dboost", dboost).shape({p.dim(0), 4, 4}).dtype(p.dtype());
-  check("restframe_boost_backward", "dp", dp).like(p);
+  check(ctx, "restframe_boost_backward", "p", p).rank(2).columns(4).momentum();
+  check(ctx, "restframe_boost_backward", "dboost", dboost).shape({p.dim(0), 4, 4}).dtype(p.dtype());
+  check(ctx, "restframe_boost_backward", "dp", dp).like(p);
   const auto scope = ctx.profiler().scope("restframe_boost_backward", 2. * p.bytes() + dboost.bytes(), 110. * items(p));
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::restframe_boost_backward(ctx, dboost, p, dp);
   dispatch_momentum("restframe_boost_backward", p.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
     cpu::per_item(ctx, items(p), [g = dboost.data<T>(), p = p.data<T>(), dp = dp.data<T>()](int64_t t) {
       double out[4];
-      cpu::restframe_boost_backward(cpu::load<4>(p + 4 * t).data(), cpu::load<16>(g + 16 * t).data(), out);
+      minkowski_math::restframe_boost_backward(cpu::load<4>(p + 4 * t).data(), cpu::load<16>(g + 16 * t).data(), out);
       for (int i = 0; i < 4; ++i) dp[4 * t + i] = T(out[i]);
     });
   });
 }
 
 // [T, 4] or [T, N, 4] with the T of `matrices`; returns N.
-static int64_t check_vectors(const char* operation, const char* argument, const Tensor& vectors,
+static int64_t check_vectors(const Context& ctx, const char* operation, const char* argument, const Tensor& vectors,
                              const Tensor& matrices) {
-  check(operation, "matrices", matrices).rank(3).momentum().shape({matrices.dim(0), 4, 4});
+  check(ctx, operation, "matrices", matrices).rank(3).momentum().shape({matrices.dim(0), 4, 4});
   const int64_t T = matrices.dim(0);
   if (vectors.rank() == 2)
-    check(operation, argument, vectors).shape({T, 4}).dtype(matrices.dtype());
+    check(ctx, operation, argument, vectors).shape({T, 4}).dtype(matrices.dtype());
   else
-    check(operation, argument, vectors).rank(3).shape({T, vectors.dim(1), 4}).dtype(matrices.dtype());
+    check(ctx, operation, argument, vectors).rank(3).shape({T, vectors.dim(1), 4}).dtype(matrices.dtype());
   return vectors.rank() == 2 ? 1 : vectors.dim(1);
 }
 
 // y = L v, or L^T v.
 template <bool transposed>
 static void transform(Context& ctx, const char* name, const Tensor& matrices, const Tensor& vectors, Tensor& y) {
-  const int64_t N = check_vectors(name, transposed ? "dy" : "vectors", vectors, matrices);
-  check(name, transposed ? "dvectors" : "y", y).like(vectors);
+  const int64_t N = check_vectors(ctx, name, transposed ? "dy" : "vectors", vectors, matrices);
+  check(ctx, name, transposed ? "dvectors" : "y", y).like(vectors);
   const auto scope = ctx.profiler().scope(name, matrices.bytes() + 2. * y.bytes(), 28. * items(y));
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::lorentz_transform(ctx, name, transposed, matrices, vectors, N, y);
   dispatch_momentum(name, y.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
     cpu::per_item(ctx, matrices.dim(0), [N, m = matrices.data<T>(), v = vectors.data<T>(), y = y.data<T>()](int64_t t) {
@@ -255,10 +218,12 @@ void lorentz_transform_backward_vectors(Context& ctx, const Tensor& dy, const Te
 }
 
 void lorentz_transform_backward_matrices(Context& ctx, const Tensor& dy, const Tensor& vectors, Tensor& dmatrices) {
-  const int64_t N = check_vectors("lorentz_transform_backward_matrices", "vectors", vectors, dmatrices);
-  check("lorentz_transform_backward_matrices", "dy", dy).like(vectors);
+  const int64_t N = check_vectors(ctx, "lorentz_transform_backward_matrices", "vectors", vectors, dmatrices);
+  check(ctx, "lorentz_transform_backward_matrices", "dy", dy).like(vectors);
   const auto scope =
       ctx.profiler().scope("lorentz_transform_backward_matrices", dmatrices.bytes() + 2. * dy.bytes(), 32. * items(dy));
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::lorentz_transform_backward_matrices(ctx, dy, vectors, N, dmatrices);
   dispatch_momentum("lorentz_transform_backward_matrices", dy.dtype(), [&](auto type) {
     using T = typename decltype(type)::type;
     cpu::per_item(ctx, dmatrices.dim(0),

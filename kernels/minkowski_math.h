@@ -1,4 +1,5 @@
 #pragma once
+#include "kernels/minkowski.h"
 #include "kernels/vector_math.h"
 
 /// Relativistic kinematics of one four-momentum p = (E, px, py, pz), in f64: what the kernels of minkowski.h and
@@ -32,7 +33,7 @@ struct Block {
 };
 
 /// A component that an angle is computed from.
-inline double away_from_zero(double x) { return std::abs(x) < epsilon ? epsilon : x; }
+LIGHTCONE_HOST_DEVICE inline double away_from_zero(double x) { return std::abs(x) < epsilon ? epsilon : x; }
 
 /// eta = (ln max(1 + x, epsilon) - ln max(1 - x, epsilon)) / 2, x = pz / |p|, |p|^2 at least epsilon.
 ///
@@ -42,7 +43,7 @@ struct Eta {
   double value;
   double by_pt2, by_pz;  ///< partial derivatives; pt2 = px^2 + py^2
 };
-inline Eta eta(double pt2, double pz) {
+LIGHTCONE_HOST_DEVICE inline Eta eta(double pt2, double pz) {
   const double p2 = pt2 + pz * pz;
   const bool moving = p2 >= epsilon;
   const double length = std::sqrt(moving ? p2 : epsilon);
@@ -53,6 +54,64 @@ inline Eta eta(double pt2, double pz) {
   // deta/dx = 1 / (1 - x^2) = |p|^2 / pt^2; only the first logarithm is left in the forward direction.
   const double slope = forward ? 0.5 / (1 + x) : 1 / ((1 + x) * towards);
   return {value, moving ? -0.5 * slope * sign * x / p2 : 0.0, slope * (moving ? (1 + x) * towards : 1.0) / length};
+}
+
+/// Quantities of kernels::Kinematic: the value, and its derivatives by the components.
+struct Pt {
+  LIGHTCONE_HOST_DEVICE static double value(double, double x, double y, double) {
+    return std::sqrt(at_least(x * x + y * y, epsilon));
+  }
+  LIGHTCONE_HOST_DEVICE static void gradient(double, double x, double y, double, double& dE, double& dx, double& dy,
+                                             double& dz) {
+    const double pt2 = x * x + y * y, r = pt2 < epsilon ? 0.0 : 1 / std::sqrt(pt2);
+    dE = dz = 0, dx = x * r, dy = y * r;
+  }
+};
+struct Phi {
+  LIGHTCONE_HOST_DEVICE static double value(double, double x, double y, double) {
+    return vector_math::atan2(away_from_zero(y), away_from_zero(x));
+  }
+  LIGHTCONE_HOST_DEVICE static void gradient(double, double x, double y, double, double& dE, double& dx, double& dy,
+                                             double& dz) {
+    const double a = away_from_zero(x), b = away_from_zero(y), r = 1 / (a * a + b * b);
+    dE = dz = 0, dx = a == x ? -b * r : 0.0, dy = b == y ? a * r : 0.0;
+  }
+};
+struct PseudoRapidity {
+  LIGHTCONE_HOST_DEVICE static double value(double, double x, double y, double z) {
+    return eta(x * x + y * y, z).value;
+  }
+  LIGHTCONE_HOST_DEVICE static void gradient(double, double x, double y, double z, double& dE, double& dx, double& dy,
+                                             double& dz) {
+    const Eta e = eta(x * x + y * y, z);
+    dE = 0, dx = 2 * x * e.by_pt2, dy = 2 * y * e.by_pt2, dz = e.by_pz;
+  }
+};
+struct Mass {
+  LIGHTCONE_HOST_DEVICE static double value(double E, double x, double y, double z) {
+    return std::sqrt(at_least(E * E - x * x - y * y - z * z, epsilon));
+  }
+  LIGHTCONE_HOST_DEVICE static void gradient(double E, double x, double y, double z, double& dE, double& dx, double& dy,
+                                             double& dz) {
+    const double m2 = E * E - x * x - y * y - z * z, r = m2 < epsilon ? 0.0 : 1 / std::sqrt(m2);
+    dE = E * r, dx = -x * r, dy = -y * r, dz = -z * r;
+  }
+};
+
+/// f(Quantity{})
+template <class F>
+void dispatch_quantity(kernels::Kinematic quantity, F&& f) {
+  using kernels::Kinematic;
+  switch (quantity) {
+    case Kinematic::pt:
+      return f(Pt{});
+    case Kinematic::phi:
+      return f(Phi{});
+    case Kinematic::eta:
+      return f(PseudoRapidity{});
+    case Kinematic::mass:
+      return f(Mass{});
+  }
 }
 
 /// The Lorentz boost into the rest frame of p, row-major.
@@ -69,7 +128,7 @@ struct RestFrame {
     // gamma - 1 = gamma^2 beta^2 / (gamma + 1), which does not cancel for slow p.
     scale = (subluminal ? gamma * gamma * beta2 / (gamma + 1) : gamma - 1) / at_least(beta2, epsilon);
   }
-  void matrix(double* m) const {
+  LIGHTCONE_HOST_DEVICE void matrix(double* m) const {
     m[0] = gamma;
     for (int i = 0; i < 3; ++i) {
       m[1 + i] = m[4 + 4 * i] = -gamma * beta[i];
@@ -90,8 +149,24 @@ struct RestFrame {
   }
 };
 
+/// dp from G, the gradient to the matrix of p's rest frame.
+LIGHTCONE_HOST_DEVICE inline void restframe_boost_backward(const double* p, const double* G, double* dp) {
+  const RestFrame f(p);
+  double dgamma = G[0], dscale = 0, dbeta[3];
+  for (int i = 0; i < 3; ++i) {
+    const double edge = G[1 + i] + G[4 + 4 * i];
+    dgamma -= edge * f.beta[i];
+    dbeta[i] = -f.gamma * edge;
+    for (int j = 0; j < 3; ++j) {
+      dscale += G[5 + 4 * i + j] * f.beta[i] * f.beta[j];
+      dbeta[i] += f.scale * (G[5 + 4 * i + j] + G[5 + 4 * j + i]) * f.beta[j];
+    }
+  }
+  f.backward(dgamma, dscale, dbeta, p[0], dp);
+}
+
 /// y = matrix p.
-inline void transform(const double* matrix, const double* p, double* y) {
+LIGHTCONE_HOST_DEVICE inline void transform(const double* matrix, const double* p, double* y) {
   for (int i = 0; i < 4; ++i)
     y[i] = matrix[4 * i] * p[0] + matrix[4 * i + 1] * p[1] + matrix[4 * i + 2] * p[2] + matrix[4 * i + 3] * p[3];
 }

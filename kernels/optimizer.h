@@ -5,11 +5,11 @@
 
 namespace lightcone::kernels {
 
-/// Optimiser updates of all parameters in one launch (on a GPU one for 128 tensors of the same dtype). Tensors are f64 or
-/// f32, of any sizes, empty ones included; lists may mix dtypes and may be empty; no tensor appears twice. Arithmetic is
-/// that of the parameter's dtype, scalars are computed in f64. Updates have the same bits for any number of threads and
-/// on either device. NaN in a gradient makes that element of the parameter NaN. Throws Error, before anything is written,
-/// if a shape, dtype or option is wrong.
+/// Optimiser updates of all parameters in one launch (on a GPU one for 128 tensors of the same dtype). Tensors are f64
+/// or f32, of any sizes, empty ones included; lists may mix dtypes and may be empty; no tensor appears twice.
+/// Arithmetic is that of the parameter's dtype, scalars are computed in f64. Updates have the same bits for any number
+/// of threads and on either device. NaN in a gradient makes that element of the parameter NaN. Throws Error, before
+/// anything is written, if a shape, dtype or option is wrong.
 
 /// The rules, with p the parameter, g its gradient, eta the learning rate, w the weight decay, t the number of the
 /// update (from 1), and the moving averages m = b1 m + (1-b1) g and v = b2 v + (1-b2) g^2:

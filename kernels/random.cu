@@ -5,20 +5,11 @@ namespace lightcone::kernels {
 
 namespace {
 
-// Numbers::normal(i) with functions of half turns: sin and cos of any angle would take local memory.
-__device__ double standard_normal(const Numbers& numbers, int64_t i) {
-  if (numbers.recorded) return numbers.recorded[i];
-  const int64_t even = i & ~int64_t{1};
-  const double r = std::sqrt(-2 * std::log(numbers.uniform53(even) + 0x1p-54));
-  const double half_turns = 2 * numbers.uniform53(even + 1);
-  return r * (i & 1 ? sinpi(half_turns) : cospi(half_turns));
-}
-
 // base + factor n_i, n_i normal or uniform with 53 bits. A thread takes one element at a time.
 template <bool normal, class T>
 __global__ void fill_kernel(int64_t n, Numbers numbers, double base, double factor, T* y) {
   for (int64_t i = cuda::first_item(); i < n; i += cuda::item_step())
-    y[i] = T(base + factor * (normal ? standard_normal(numbers, i) : numbers.uniform53(i)));
+    y[i] = T(base + factor * (normal ? numbers.normal(i) : numbers.uniform53(i)));
 }
 
 /// Elements of a thread and step: those of one counter of Philox, or of two where 16 bytes hold as many.

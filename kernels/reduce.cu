@@ -49,8 +49,8 @@ __global__ void reduce_rows_kernel(Row row, int64_t rows, int64_t cols, const T*
 }
 
 // y[b, c] = scale times the sum of f(x[t, c]) over the `depth` rows t of block row b. A block owns `width` columns, a
-// power of two up to 32, of one block row; a thread owns one column of every (256 / width)th row, whose sums then meet in
-// halves. Threads past the last column bring nothing.
+// power of two up to 32, of one block row; a thread owns one column of every (256 / width)th row, whose sums then meet
+// in halves. Threads past the last column bring nothing.
 template <class T, class Sum, class F, class Out>
 __global__ void sum_columns_kernel(int64_t rows, int64_t cols, int width, int64_t depth, const T* x, F f, Sum scale,
                                    Out* y) {
@@ -89,8 +89,8 @@ void reduce_rows(const char* where, Context& ctx, const Tensor& x, Combine combi
   cuda::with_row(cols, run, x.data<T>());
 }
 
-// y[c] = scale times the sum of f(x[t, c]) over t, first over rows in blocks that depend on cols alone, in Sum, and then
-// over the blocks, in f64.
+// y[c] = scale times the sum of f(x[t, c]) over t, first over rows in blocks that depend on cols alone, in Sum, and
+// then over the blocks, in f64.
 template <class T, class Sum, class F, class Out>
 void sum_leading(const char* where, Context& ctx, int64_t rows, int64_t cols, const T* x, F f, double scale, Out* y) {
   const int width = static_cast<int>(std::bit_ceil(static_cast<uint64_t>(std::clamp<int64_t>(cols, 1, 32))));

@@ -3,9 +3,9 @@
 
 namespace lightcone::kernels {
 
-// Sums and largest elements. f64, f32 or bf16; sums run in f32 for f32 and bf16, in an order that depends on the device and
-// the shape alone (rows in one go, columns in blocks of 256 rows or more, totals in chunks of 8192 elements or more, whose
-// sums are added in order, in f64). Throws Error if a shape or dtype differs.
+// Sums and largest elements. f64, f32 or bf16; sums run in f32 for f32 and bf16, in an order that depends on the device
+// and the shape alone (rows in one go, columns in blocks of 256 rows or more, totals in chunks of 8192 elements or
+// more, whose sums are added in order, in f64). Throws Error if a shape or dtype differs.
 
 /// What a sum runs over.
 enum class Over {

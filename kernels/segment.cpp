@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 
 #include "engine/check.h"
 #include "engine/threads.h"
@@ -76,7 +77,7 @@ void segment_max_backward(Context& ctx, int64_t jets, int64_t cols, const T* dy,
 
 /// y[n] = sum of the rows order[begin[n]], …, order[begin[n+1] - 1] of x.
 template <class T, class Sum = sum_type<T>>
-void sum_rows(Context& ctx, int64_t rows, int64_t cols, const T* x, const int64_t* begin, const int64_t* order, T* y) {
+void sum_rows(Context& ctx, int64_t rows, int64_t cols, const T* x, const int32_t* begin, const int32_t* order, T* y) {
   for_each_block(ctx, rows, begin[rows], cols, [&](int64_t r, int64_t column, int64_t n) {
     Sum sum[column_block] = {};
     for (int64_t i = begin[r]; i < begin[r + 1]; ++i)
@@ -99,22 +100,27 @@ int64_t check_ptr(const Context& ctx, std::string_view operation, std::string_vi
   return jets;
 }
 
+namespace cuda {  // segment.cu
+void segment_pool(Context& ctx, const Tensor& x, const Tensor& ptr, Pool pool, Tensor& y);
+void segment_broadcast(Context& ctx, const Tensor& x, const Tensor& ptr, Pool pool, Tensor& y);
+void segment_max(Context& ctx, const Tensor& x, const Tensor& ptr, Tensor& y, Tensor& argmax);
+void segment_max_backward(Context& ctx, const Tensor& dy, const Tensor& argmax, const Tensor& ptr, Tensor& dx);
+void gather_rows(Context& ctx, const Tensor& x, const Tensor& index, Tensor& y);
+/// `lists`: begin [N+1], then order [M], as in cpu::sum_rows().
+void sum_rows(Context& ctx, const Tensor& x, std::span<const int32_t> lists, Tensor& y);
+void prepend_rows(Context& ctx, const Tensor* first, const Tensor* x, const Tensor& longer, Tensor& y);
+void split_rows(Context& ctx, const Tensor& y, const Tensor& longer, Tensor* first, Tensor* x);
+}  // namespace cuda
+
 namespace {
 /// The entries of index, checked against the number of rows that they name.
-void read_index(const char* operation, const Tensor& index, int64_t rows, int64_t* out) {
-  auto read = [&](auto* entries) {
-    for (int64_t m = 0; m < index.numel(); ++m) {
-      out[m] = entries[m];
-      if (out[m] < 0 || out[m] >= rows) fail(operation, "index {} is {}, expected a row of [0, {})", m, out[m], rows);
-    }
-  };
-  check(operation, "index", index).rank(1);
+void read_index(Context& ctx, const char* operation, const Tensor& index, int64_t rows, int64_t* out) {
   if (index.dtype() == DType::i32)
-    read(index.data<int32_t>());
-  else if (index.dtype() == DType::i64)
-    read(index.data<int64_t>());
+    std::ranges::copy(index.offsets(), out);
   else
-    fail(operation, "index is {}, expected i32 or i64", index.dtype());
+    ctx.allocator().copy_out(out, index.raw(), index.bytes());
+  for (int64_t m = 0; m < index.numel(); ++m)
+    if (out[m] < 0 || out[m] >= rows) fail(operation, "index {} is {}, expected a row of [0, {})", m, out[m], rows);
 }
 
 /// The offsets of jets that all have a first row.
@@ -135,10 +141,12 @@ void for_each_longer(Context& ctx, int64_t jets, int64_t cols, const int32_t* lo
 }  // namespace
 
 void segment_pool(Context& ctx, const Tensor& x, const Tensor& ptr, Pool pool, Tensor& y) {
-  check("segment_pool", "x", x).rank(2).compute();
+  check(ctx, "segment_pool", "x", x).rank(2).compute();
   const int64_t jets = check_ptr(ctx, "segment_pool", "ptr", ptr, x.dim(0)), C = x.dim(1);
-  check("segment_pool", "y", y).shape({jets, C}).dtype(x.dtype());
+  check(ctx, "segment_pool", "y", y).shape({jets, C}).dtype(x.dtype());
   const auto scope = ctx.profiler().scope("segment_pool", x.bytes() + y.bytes(), x.numel());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::segment_pool(ctx, x, ptr, pool, y);
   dispatch_compute("segment_pool", x.dtype(), [&](auto type) {
     using E = typename decltype(type)::type;
     cpu::segment_pool<E>(ctx, jets, C, x.data<E>(), ptr.data<int32_t>(), pool, y.data<E>());
@@ -146,10 +154,12 @@ void segment_pool(Context& ctx, const Tensor& x, const Tensor& ptr, Pool pool, T
 }
 
 void segment_broadcast(Context& ctx, const Tensor& x, const Tensor& ptr, Pool pool, Tensor& y) {
-  check("segment_broadcast", "y", y).rank(2).compute();
+  check(ctx, "segment_broadcast", "y", y).rank(2).compute();
   const int64_t jets = check_ptr(ctx, "segment_broadcast", "ptr", ptr, y.dim(0)), C = y.dim(1);
-  check("segment_broadcast", "x", x).shape({jets, C}).dtype(y.dtype());
+  check(ctx, "segment_broadcast", "x", x).shape({jets, C}).dtype(y.dtype());
   const auto scope = ctx.profiler().scope("segment_broadcast", x.bytes() + y.bytes());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::segment_broadcast(ctx, x, ptr, pool, y);
   dispatch_compute("segment_broadcast", x.dtype(), [&](auto type) {
     using E = typename decltype(type)::type;
     cpu::segment_broadcast<E>(ctx, jets, C, x.data<E>(), ptr.data<int32_t>(), pool, y.data<E>());
@@ -157,11 +167,13 @@ void segment_broadcast(Context& ctx, const Tensor& x, const Tensor& ptr, Pool po
 }
 
 void segment_max(Context& ctx, const Tensor& x, const Tensor& ptr, Tensor& y, Tensor& argmax) {
-  check("segment_max", "x", x).rank(2).compute();
+  check(ctx, "segment_max", "x", x).rank(2).compute();
   const int64_t jets = check_ptr(ctx, "segment_max", "ptr", ptr, x.dim(0)), C = x.dim(1);
-  check("segment_max", "y", y).shape({jets, C}).dtype(x.dtype());
-  check("segment_max", "argmax", argmax).shape({jets, C}).dtype(DType::i32);
+  check(ctx, "segment_max", "y", y).shape({jets, C}).dtype(x.dtype());
+  check(ctx, "segment_max", "argmax", argmax).shape({jets, C}).dtype(DType::i32);
   const auto scope = ctx.profiler().scope("segment_max", x.bytes() + y.bytes());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::segment_max(ctx, x, ptr, y, argmax);
   dispatch_compute("segment_max", x.dtype(), [&](auto type) {
     using E = typename decltype(type)::type;
     cpu::segment_max<E>(ctx, jets, C, x.data<E>(), ptr.data<int32_t>(), y.data<E>(), argmax.data<int32_t>());
@@ -169,11 +181,13 @@ void segment_max(Context& ctx, const Tensor& x, const Tensor& ptr, Tensor& y, Te
 }
 
 void segment_max_backward(Context& ctx, const Tensor& dy, const Tensor& argmax, const Tensor& ptr, Tensor& dx) {
-  check("segment_max_backward", "dx", dx).rank(2).compute();
+  check(ctx, "segment_max_backward", "dx", dx).rank(2).compute();
   const int64_t jets = check_ptr(ctx, "segment_max_backward", "ptr", ptr, dx.dim(0)), C = dx.dim(1);
-  check("segment_max_backward", "dy", dy).shape({jets, C}).dtype(dx.dtype());
-  check("segment_max_backward", "argmax", argmax).shape({jets, C}).dtype(DType::i32);
+  check(ctx, "segment_max_backward", "dy", dy).shape({jets, C}).dtype(dx.dtype());
+  check(ctx, "segment_max_backward", "argmax", argmax).shape({jets, C}).dtype(DType::i32);
   const auto scope = ctx.profiler().scope("segment_max_backward", dy.bytes() + dx.bytes());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::segment_max_backward(ctx, dy, argmax, ptr, dx);
   dispatch_compute("segment_max_backward", dx.dtype(), [&](auto type) {
     using E = typename decltype(type)::type;
     cpu::segment_max_backward<E>(ctx, jets, C, dy.data<E>(), argmax.data<int32_t>(), ptr.data<int32_t>(), dx.data<E>());
@@ -181,12 +195,15 @@ void segment_max_backward(Context& ctx, const Tensor& dy, const Tensor& argmax, 
 }
 
 void gather_rows(Context& ctx, const Tensor& x, const Tensor& index, Tensor& y) {
-  check("gather_rows", "x", x).rank(2).compute();
+  check(ctx, "gather_rows", "x", x).rank(2).compute();
+  check(ctx, "gather_rows", "index", index).rank(1).dtype(DType::i32, DType::i64);
   const int64_t M = index.numel(), C = x.dim(1);
-  auto rows = ctx.scratch<int64_t>(M);
-  read_index("gather_rows", index, x.dim(0), rows.data());
-  check("gather_rows", "y", y).shape({M, C}).dtype(x.dtype());
+  auto rows = ctx.host().scratch<int64_t>(M);
+  read_index(ctx, "gather_rows", index, x.dim(0), rows.data());
+  check(ctx, "gather_rows", "y", y).shape({M, C}).dtype(x.dtype());
   const auto scope = ctx.profiler().scope("gather_rows", 2. * y.bytes());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::gather_rows(ctx, x, index, y);
   const int64_t bytes = C * static_cast<int64_t>(size_of(x.dtype()));
   const auto* in = static_cast<const std::byte*>(x.raw());
   auto* out = static_cast<std::byte*>(y.raw());
@@ -194,20 +211,27 @@ void gather_rows(Context& ctx, const Tensor& x, const Tensor& index, Tensor& y) 
 }
 
 void scatter_add_rows(Context& ctx, const Tensor& x, const Tensor& index, Tensor& y) {
-  check("scatter_add_rows", "y", y).rank(2).compute();
+  check(ctx, "scatter_add_rows", "y", y).rank(2).compute();
+  check(ctx, "scatter_add_rows", "index", index).rank(1).dtype(DType::i32, DType::i64);
   const int64_t M = index.numel(), N = y.dim(0), C = y.dim(1);
-  auto rows = ctx.scratch<int64_t>(M), order = ctx.scratch<int64_t>(M), begin = ctx.scratch<int64_t>(N + 1);
-  read_index("scatter_add_rows", index, N, rows.data());
-  check("scatter_add_rows", "x", x).shape({M, C}).dtype(y.dtype());
+  if (N + M >= std::numeric_limits<int32_t>::max())
+    fail("scatter_add_rows", "{} rows to {} are more than it takes; use a smaller batch", M, N);
+  auto rows = ctx.host().scratch<int64_t>(M);
+  auto lists = ctx.host().scratch<int32_t>(N + 1 + M);
+  read_index(ctx, "scatter_add_rows", index, N, rows.data());
+  check(ctx, "scatter_add_rows", "x", x).shape({M, C}).dtype(y.dtype());
   const auto scope = ctx.profiler().scope("scatter_add_rows", x.bytes() + y.bytes(), x.numel());
   // A stable counting sort: the rows of each sum stand together, in their order.
-  std::fill_n(begin.data(), N + 1, 0);
+  int32_t *begin = lists.data(), *order = begin + N + 1;
+  std::fill_n(begin, N + 1, 0);
   for (int64_t m = 0; m < M; ++m) ++begin[rows[m]];
-  for (int64_t n = 0, sum = 0; n <= N; ++n) begin[n] = sum += n < N ? begin[n] : 0;
-  for (int64_t m = M; m-- > 0;) order[--begin[rows[m]]] = m;
+  for (int64_t n = 0, sum = 0; n <= N; ++n) begin[n] = static_cast<int32_t>(sum += n < N ? begin[n] : 0);
+  for (int64_t m = M; m-- > 0;) order[--begin[rows[m]]] = static_cast<int32_t>(m);
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::sum_rows(ctx, x, {begin, static_cast<size_t>(N + 1 + M)}, y);
   dispatch_compute("scatter_add_rows", y.dtype(), [&](auto type) {
     using E = typename decltype(type)::type;
-    cpu::sum_rows<E>(ctx, N, C, x.data<E>(), begin.data(), order.data(), y.data<E>());
+    cpu::sum_rows<E>(ctx, N, C, x.data<E>(), begin, order, y.data<E>());
   });
 }
 
@@ -219,11 +243,13 @@ Tensor prepend_ptr(Context& ctx, const Tensor& ptr) {
 }
 
 void prepend_rows(Context& ctx, const Tensor* first, const Tensor* x, const Tensor& longer, Tensor& y) {
-  check("prepend_rows", "y", y).rank(2).compute();
+  check(ctx, "prepend_rows", "y", y).rank(2).compute();
   const int64_t jets = check_longer(ctx, "prepend_rows", longer, y.dim(0)), C = y.dim(1);
-  if (first) check("prepend_rows", "first", *first).shape({jets, C}).dtype(y.dtype());
-  if (x) check("prepend_rows", "x", *x).shape({y.dim(0) - jets, C}).dtype(y.dtype());
+  if (first) check(ctx, "prepend_rows", "first", *first).shape({jets, C}).dtype(y.dtype());
+  if (x) check(ctx, "prepend_rows", "x", *x).shape({y.dim(0) - jets, C}).dtype(y.dtype());
   const auto scope = ctx.profiler().scope("prepend_rows", 2. * y.bytes());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::prepend_rows(ctx, first, x, longer, y);
   const int64_t row = C * static_cast<int64_t>(size_of(y.dtype()));
   auto write = [&](std::byte* to, const Tensor* from, int64_t t, int64_t n) {
     if (from)
@@ -239,11 +265,13 @@ void prepend_rows(Context& ctx, const Tensor* first, const Tensor* x, const Tens
 }
 
 void split_rows(Context& ctx, const Tensor& y, const Tensor& longer, Tensor* first, Tensor* x) {
-  check("split_rows", "y", y).rank(2).compute();
+  check(ctx, "split_rows", "y", y).rank(2).compute();
   const int64_t jets = check_longer(ctx, "split_rows", longer, y.dim(0)), C = y.dim(1);
-  if (first) check("split_rows", "first", *first).shape({jets, C}).dtype(y.dtype());
-  if (x) check("split_rows", "x", *x).shape({y.dim(0) - jets, C}).dtype(y.dtype());
+  if (first) check(ctx, "split_rows", "first", *first).shape({jets, C}).dtype(y.dtype());
+  if (x) check(ctx, "split_rows", "x", *x).shape({y.dim(0) - jets, C}).dtype(y.dtype());
   const auto scope = ctx.profiler().scope("split_rows", 2. * y.bytes());
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::split_rows(ctx, y, longer, first, x);
   const int64_t row = C * static_cast<int64_t>(size_of(y.dtype()));
   for_each_longer(ctx, jets, C, longer.data<int32_t>(), [&](int64_t b, int64_t t, int64_t n) {
     const auto* in = static_cast<const std::byte*>(y.raw()) + t * row;

@@ -6,11 +6,13 @@
 namespace lightcone::kernels {
 
 // Ragged batches: the rows of all jets lie one after the other in x [T, C]; jet b has the rows [ptr[b], ptr[b+1]) of
-// `ptr` [B+1], i32. Here x and y are f64, f32 or bf16 of one dtype; sums run in f64 for f64, else in f32, row after
-// row. All functions overwrite their results, give the same bits for any number of threads, and throw Error if a shape,
-// dtype, ptr or index does not fit.
+// `ptr` [B+1], i32, which on a GPU comes from Context::offsets(). Here x and y are f64, f32 or bf16 of one dtype; sums
+// run in f64 for f64, else in f32, in an order that depends on the jet's rows and C alone: row after row on the CPU. All
+// functions overwrite their results, give the same bits for any number of threads, and throw Error if a shape, dtype,
+// ptr or index does not fit.
 
-/// Throws Error unless ptr is where the Context computes, row offsets (Context::offsets()), i32 [B+1], starts at 0, never decreases and ends at `rows`. Returns B.
+/// Throws Error unless ptr is where the Context computes, row offsets (Context::offsets()), i32 [B+1], starts at 0,
+/// never decreases and ends at `rows`. Returns B.
 int64_t check_ptr(const Context& ctx, std::string_view operation, std::string_view argument, const Tensor& ptr,
                   int64_t rows);
 
@@ -30,9 +32,12 @@ void segment_max(Context& ctx, const Tensor& x, const Tensor& ptr, Tensor& y, Te
 void segment_max_backward(Context& ctx, const Tensor& dy, const Tensor& argmax, const Tensor& ptr, Tensor& dx);
 
 /// y[m] = x[index[m]].     x [N, C], index [M] i32 or i64 in [0, N), y [M, C]
+/// On a GPU an index of i32 comes from Context::offsets(), whose numbers are checked without waiting; one of i64 is read
+/// back to be checked, which waits for all work before it.
 void gather_rows(Context& ctx, const Tensor& x, const Tensor& index, Tensor& y);
 
 /// The transpose: y[n] = sum of x[m] over all m with index[m] = n, in the order of m.     x [M, C], y [N, C]
+/// Index as for gather_rows; M + N < 2^31 - 1. The lists of rows are made on the CPU.
 void scatter_add_rows(Context& ctx, const Tensor& x, const Tensor& index, Tensor& y);
 
 /// One more row in front of every jet (a global token): offsets of the longer jets, ptr[b] + b.     [B+1]

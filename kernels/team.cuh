@@ -4,8 +4,8 @@
 // For kernels on channels: packs of them that may lie anywhere, and short rows that part of a warp owns.
 namespace lightcone::kernels::cuda {
 
-/// Packs of V channels out of a row of n: where packs divide all rows and lie so, they travel as one word; else element by
-/// element, and a row's last one may hold fewer than V.
+/// Packs of V channels out of a row of n: where packs divide all rows and lie so, they travel as one word; else element
+/// by element, and a row's last one may hold fewer than V.
 template <int V>
 struct Channels {
   int64_t n;
@@ -33,9 +33,9 @@ struct Channels {
   }
 };
 
-/// Rows that `lanes` neighbouring threads own, a power of two up to a warp, a pack of channels a thread and step: what is
-/// summed in which order depends on lanes and V, and these on the channels alone. All threads of a warp meet in sum(), so
-/// owners past the last row stay, with nothing to do.
+/// Rows that `lanes` neighbouring threads own, a power of two up to a warp, a pack of channels a thread and step: what
+/// is summed in which order depends on lanes and V, and these on the channels alone. All threads of a warp meet in
+/// sum(), so owners past the last row stay, with nothing to do.
 struct Team {
   int lanes;
 

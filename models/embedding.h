@@ -78,8 +78,9 @@ struct EmbeddingParts {
 ///   scalars       [T, S]   f64, f32 or bf16; S may be 0
 ///   ptr           [B + 1]  i32
 ///
-/// One pass over each jet, in f64, on the CPU: all tensors are there, and the result, whatever ctx computes on. Throws Error if a shape or dtype differs, if ptr does not run from 0 to T, if a jet
-/// has no constituents or if `config` is not valid.
+/// One pass over each jet, in f64, on the CPU: all tensors are there, and the result, whatever ctx computes on. Throws
+/// Error if a shape or dtype differs, if ptr does not run from 0 to T, if a jet has no constituents or if `config` is
+/// not valid.
 Embedding embed_jets(Context& ctx, const EmbeddingConfig& config, const Tensor& fourmomenta, const Tensor& scalars,
                      const Tensor& ptr, DType network_dtype, EmbeddingParts parts = {});
 

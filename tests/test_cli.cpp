@@ -5,6 +5,7 @@
 #include <cmath>
 #include <fstream>
 
+#include "engine/device.h"
 #include "engine/fields.h"
 #include "engine/file.h"
 #include "engine/npz.h"
@@ -223,7 +224,11 @@ TEST_CASE("cli: bad input gets one clear error and nothing is written") {
   rejects(tiny({"model.net.hidden=3"}), {"hidden"});
   rejects(tiny({"data.dataset=nowhere"}), {"toptagging_nowhere.npz"});
   rejects(tiny({"data.beam_reference=lightlke"}), {"lightlke", "lightlike"});
-  rejects(tiny({"device=cuda"}), {"cuda"});
+  rejects(tiny({"device=gpu"}), {"device", "gpu", "cuda"});
+  if (!why_no_cuda().empty()) {
+    rejects(tiny({"device=cuda"}), {"cuda was asked for", why_no_cuda(), "device=cpu"});
+    rejects({"verify", "--device", "cuda", "a.safetensors"}, {"cuda was asked for"});
+  }
   rejects(tiny({"weightquant.use=true"}), {"weightquant"});
   rejects(tiny({"model.in_channels=99"}), {"model.in_channels is 99", "7"});
   rejects(tiny({"model.net.type=null"}), {"net/type", "null"});

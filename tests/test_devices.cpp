@@ -1,13 +1,11 @@
 // Tensors, Contexts and their memory, on every device that this program computes on.
 #include <doctest/doctest.h>
-#include <spdlog/logger.h>
-#include <spdlog/sinks/ostream_sink.h>
-
-#include <sstream>
 
 #include "engine/check.h"
+#include "engine/graph.h"
 #include "engine/threads.h"
 #include "kernels/elementwise.h"
+#include "kernels/random.h"
 #include "tests/support/bits.h"
 #include "tests/support/devices.h"
 #include "tests/support/op_case.h"
@@ -96,6 +94,61 @@ TEST_CASE("devices: the CPU's side of a Context") {
   }
 }
 
+TEST_CASE("devices: many copies of all sizes arrive, in order with the kernels") {
+  for (Device device : devices()) {
+    Context ctx(device, 1);
+    // More than the ring of pinned memory holds, small ones between large ones; sources change as soon as they may.
+    std::vector<float> source(700000);
+    Tensor sum = ctx.zeros({static_cast<int64_t>(source.size())}, DType::f32);
+    for (int i = 0; i < 24; ++i) {
+      const int64_t n = i % 3 == 0 ? 700000 : i % 3 == 1 ? 5 : 20000 + i;
+      std::fill(source.begin(), source.end(), static_cast<float>(1 << i % 8));
+      Tensor x = ctx.empty({n}, DType::f32);
+      ctx.allocator().copy_in(x.raw(), source.data(), x.bytes());
+      Tensor head = sum.narrow(0, n);
+      kernels::add(ctx, head, x, head);
+    }
+    const Tensor there = ctx.host().copy(sum);
+    double large = 0, middle = 0, small = 0;
+    for (int i = 0; i < 24; ++i) (i % 3 == 0 ? large : i % 3 == 1 ? small : middle) += 1 << i % 8;
+    CHECK(there.data<float>()[0] == large + middle + small);
+    CHECK(there.data<float>()[5] == large + middle);
+    CHECK(there.data<float>()[699999] == large);
+  }
+}
+
+TEST_CASE("devices: a graph does its work again with other numbers in the same tensors") {
+  for (Device device : devices()) {
+    Context ctx(device, 1);
+    Tensor x = ctx.zeros({300}, DType::f64), y = ctx.zeros({300}, DType::f64), made;
+    const std::vector<double> ones(300, 1.0);
+    Graph graph(ctx, [&] {
+      const Tensor one = ctx.of({300}, DType::f64, ones);
+      made = ctx.empty({300}, DType::f64);
+      kernels::add(ctx, x, one, made);
+      kernels::add(ctx, y, made, y);
+    });
+    // Memory that others take now is none of the graph's.
+    const Tensor other = ctx.zeros({300}, DType::f64);
+    for (double value : {2.0, 3.0}) {
+      kernels::cast(ctx, ctx.of({300}, DType::f64, std::vector<double>(300, value)), x);
+      graph.replay();
+      CHECK(ctx.host().copy(made).data<double>()[299] == value + 1);
+    }
+    CHECK(ctx.host().copy(y).data<double>()[0] == 1 + 3 + 4);
+    CHECK(ctx.host().copy(other).data<double>()[7] == 0);
+    if (device == Device::cpu) continue;
+    CHECK_THROWS_WITH_AS(Graph(ctx, [&] { ctx.host().copy(x); }),
+                         "graph: numbers were to be read from the GPU while its work is recorded; read them afterwards",
+                         Error);
+    CHECK_THROWS_WITH_AS(Graph(ctx, [&] { kernels::dropout(ctx, ctx.rng().draw("dropout", 300), 0.5, x, y); }),
+                         "graph: random numbers would be the same in every replay; leave out dropout", Error);
+    CHECK(!ctx.recording());
+    graph.replay();
+    CHECK(ctx.host().copy(made).data<double>()[0] == 4);
+  }
+}
+
 TEST_CASE("devices: memory is reused, counted and returned") {
   for (Device device : devices()) {
     Context ctx(device, 1);
@@ -173,20 +226,22 @@ TEST_CASE("devices: what is on another device is refused") {
 }
 
 TEST_CASE("devices: the device that a configuration names") {
-  std::ostringstream text;
-  spdlog::logger log("", std::make_shared<spdlog::sinks::ostream_sink_st>(text));
-  CHECK(choose_device("cpu", log) == Device::cpu);
-  CHECK_THROWS_WITH_AS(choose_device("gpu", log), "device: 'gpu' is none; expected cpu, cuda or auto", Error);
-  CHECK(text.str().empty());
+  std::string text;
+  auto say = [&](const std::string& line) { text += line; };
+  CHECK(choose_device("cpu", say) == Device::cpu);
+  CHECK_THROWS_WITH_AS(choose_device("gpu", say), "device: 'gpu' is none; expected cpu, cuda or auto", Error);
+  CHECK(text.empty());
   const std::string why = why_no_cuda();
   if (why.empty()) {
-    CHECK(choose_device("cuda", log) == Device::cuda);
-    CHECK(choose_device("auto", log) == Device::cuda);
-    CHECK(text.str().empty());
+    CHECK(choose_device("cuda", say) == Device::cuda);
+    CHECK(choose_device("auto", say) == Device::cuda);
+    CHECK(text.empty());
+    CHECK(gpu_text().find("compute capability") != std::string::npos);
   } else {
-    CHECK(choose_device("auto", log) == Device::cpu);
-    CHECK(text.str().find("computing on the CPU, as " + why) != std::string::npos);
-    CHECK_THROWS_AS(choose_device("cuda", log), Error);
+    CHECK(gpu_text().empty());
+    CHECK(choose_device("auto", say) == Device::cpu);
+    CHECK(text.find("computing on the CPU, as " + why) != std::string::npos);
+    CHECK_THROWS_AS(choose_device("cuda", say), Error);
     CHECK_THROWS_AS(Context(Device::cuda), Error);
   }
 }

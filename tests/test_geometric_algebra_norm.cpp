@@ -13,7 +13,8 @@ using namespace lightcone::test;
 
 namespace {
 
-// Shapes [T, 16, C]: nothing, one, odd, around a register of 8 or 16 and several chunks, more than a warp takes at once.
+// Shapes [T, 16, C]: nothing, one, odd, around a register of 8 or 16 and several chunks, more than a warp takes at
+// once.
 const Shape shapes[] = {{0, 16, 3}, {1, 16, 1}, {3, 16, 7}, {5, 16, 17}, {70, 16, 32}, {2, 16, 150}};
 
 Array naive_norm(const Array& x, int64_t group, double eps) {

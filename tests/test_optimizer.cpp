@@ -29,8 +29,8 @@ State copy_of(Context& ctx, State s) {
   return s;
 }
 
-/// Parameters of many sizes in both dtypes, some at the kernels' chunks, with reproducible gradients; the last one never
-/// has a gradient.
+/// Parameters of many sizes in both dtypes, some at the kernels' chunks, with reproducible gradients; the last one
+/// never has a gradient.
 struct Net {
   std::vector<Parameter> parameters;
   std::vector<ParameterGroup> groups;

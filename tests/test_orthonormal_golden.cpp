@@ -108,8 +108,8 @@ TEST_CASE("orthonormal: degenerate sets against reference numbers, with the nois
   for (Device device : devices()) {
     Golden golden;
     using Eps = std::optional<double>;
-    // Without regularisation: nearly collinear and nearly coplanar sets. One unit in the last place of the input changes
-    // the reference's frames by 2e-9 and 9e-8; ten times that is allowed.
+    // Without regularisation: nearly collinear and nearly coplanar sets. One unit in the last place of the input
+    // changes the reference's frames by 2e-9 and 9e-8; ten times that is allowed.
     const double sensitivity[] = {2e-9, 9e-8};
     for (std::string method : methods) {
       CAPTURE(method);

@@ -35,7 +35,7 @@ Report full_report() {
   report.tables.push_back(results_table(sets));
   report.figures.push_back({svg(roc_figure(sets)), "a caption"});
   report.figures.push_back({svg(score_figure(labels, std::vector<double>{-1, 2, 0.5, 1, 0.25, -2})), ""});
-  report.sections.push_back({.title = "Machine", .facts = machine_facts()});
+  report.sections.push_back({.title = "Machine", .facts = machine_facts(Device::cpu)});
   report.sections.push_back({.title = "Versions", .facts = version_facts()});
   report.sections.push_back({.title = "Configuration", .text = "[model]\nname = \"slim\" # <a>\n"});
   return report;

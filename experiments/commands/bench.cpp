@@ -58,7 +58,8 @@ int bench_command(const BenchRequest& request) {
          "--counters needs a simulated GPU, which this program has not; run lightcone_gpusim bench --counters");
   ExperimentConfig config = read_config(compose(request.compose));
   validate(config);
-  Context ctx(request.counters ? Device::cuda : Device::cpu, request.threads, 1);
+  Context ctx(request.counters ? Device::cuda : command_device(config.device), request.threads, 1);
+  ctx.set_tf32(config.float32_matmul_precision != "highest");
   auto tagger = build_tagger(ctx, config, tagging_task(config));
   const DType momentum = config.data.momentum_dtype();
   const JetSet jets = read_toptagging(
@@ -102,7 +103,9 @@ int bench_command(const BenchRequest& request) {
 
   Json out = {{"net", tagger->title()},
               {"commit", LIGHTCONE_COMMIT},
+              {"device", name_of(ctx.device())},
               {"cpu", this_machine().cpu},
+              {"gpu", ctx.device() == Device::cuda ? gpu_text() : ""},
               {"threads", ctx.threads()},
               {"batch", batch_jets},
               {"tokens", first(batch_jets).fourmomenta.dim(0)},

@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/device.h"
 #include "experiments/compose.h"
 
 namespace lightcone {
@@ -18,11 +19,15 @@ struct RunRequest {
 };
 int run_command(const RunRequest& request);
 
+/// choose_device(), whose line goes to standard error: standard output is for results.
+Device command_device(const std::string& name);
+
 struct PredictRequest {
   std::string run_folder, in, out;
   std::optional<std::string> key;  ///< array of an npz input
   std::optional<int64_t> run_idx;  ///< which of the run's networks; default the latest
   int64_t batchsize = 512;
+  std::string device = "auto";
   int threads = 0;
 };
 int predict_command(const PredictRequest& request);
@@ -31,6 +36,7 @@ struct VerifyRequest {
   std::vector<std::string> files;
   bool float32 = false;  ///< network in f32 (momenta stay f64), tolerance 1e-4
   bool all = false;      ///< print every quantity, not only the worst gradient
+  std::string device = "auto";
   int threads = 0;
 };
 /// 0: all agree; 1: something differs; 2: nothing differs, but some file's network is not in this version, or the file

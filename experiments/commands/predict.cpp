@@ -27,10 +27,11 @@ int predict_command(const PredictRequest& request) {
     fail("predict", "the network of {} needs {} scalars per constituent, which an array of four-momenta lacks",
          folder.string(), task.extra_scalars);
 
-  Context ctx(request.threads);
+  Context ctx(command_device(request.device), request.threads);
+  ctx.set_tf32(config.float32_matmul_precision != "highest");
   std::unique_ptr<Tagger> tagger = build_tagger(ctx, config, task);
   load_averaged_model(ctx, RunFolder::model_path(folder, index), *tagger);
-  const JetSet jets = read_jets(ctx, request.in, request.key);
+  const JetSet jets = read_jets(ctx.host(), request.in, request.key);
   Workers workers(ctx);
   PreparedWeights prepared(ctx);
   const std::vector<double> logits =
@@ -53,12 +54,13 @@ int predict_command(const PredictRequest& request) {
     for (int64_t k = 0; k < outputs; ++k) sum += scores[j + k] = std::exp(logits[j + k] - largest);
     for (int64_t k = 0; k < outputs; ++k) scores[j + k] /= sum;
   }
+  Context& host = ctx.host();
   Shape shape{jets.size()};
   if (outputs > 1) shape.append(outputs);
   if (out.extension() == ".npy")
-    save_npy(out, ctx.of(shape, DType::f32, scores));
+    save_npy(out, host.of(shape, DType::f32, scores));
   else
-    save_npz(out, {{"scores", ctx.of(shape, DType::f32, scores)}, {"logits", ctx.of(shape, DType::f32, logits)}});
+    save_npz(out, {{"scores", host.of(shape, DType::f32, scores)}, {"logits", host.of(shape, DType::f32, logits)}});
   fmt::print("{} jets of {} scored with {}: {}\n", jets.size(), jets_array(request.in, request.key),
              RunFolder::model_path(folder, index).string(), out.string());
   return 0;

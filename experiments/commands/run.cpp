@@ -11,16 +11,6 @@ namespace lightcone {
 
 namespace {
 
-/// auto will take a GPU where one answers, once every kernel of a training has its CUDA version.
-void choose_device(const ExperimentConfig& config, Log& log) {
-  if (config.device == "cuda")
-    throw Error(
-        "device = cuda: this version trains on the CPU alone, as some kernels have no CUDA version yet; use device=cpu "
-        "or "
-        "device=auto");
-  if (config.device == "auto") log->info("device = auto: computing on the CPU");
-}
-
 // Keys that change no bits of the training: what may be set anew when it is resumed.
 bool harmless(const std::string& key) {
   for (const char* name : {"plot", "evaluate", "data.data_dir", "training.checkpoint_every_n_minutes"})
@@ -73,9 +63,10 @@ int run_command(const RunRequest& request) {
   Log log;
   // Without a seed one is drawn and noted in the run's config.toml, so that the run can be repeated to the bit.
   if (!config.seed) config.seed = static_cast<int64_t>(std::random_device{}() % 1000000);
-  choose_device(config, log);
+  const Device device = choose_device(config.device, [&](const std::string& line) { log->info("{}", line); });
   if (config.use_mlflow) log->warn("use_mlflow = true: this version writes metrics.csv and results.json only");
-  Context ctx(request.threads, static_cast<uint64_t>(*config.seed));
+  Context ctx(device, request.threads, static_cast<uint64_t>(*config.seed));
+  ctx.set_tf32(config.float32_matmul_precision != "highest");
   ctx.profiler().set_on(request.profile || !request.profile_trace.empty());
   try {
     run_tagging(ctx, config, log, options);

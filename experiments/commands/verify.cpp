@@ -310,6 +310,7 @@ void verify_tagging(Context& ctx, const Safetensors& file, const VerifyRequest& 
 
 int verify_command(const VerifyRequest& request) {
   int pass = 0, miss = 0, absent = 0, other = 0;
+  const Device device = command_device(request.device);
   for (const auto& path : request.files) {
     fmt::print("{}\n", printable(path));
     Comparison comparison(request.all);
@@ -317,7 +318,7 @@ int verify_command(const VerifyRequest& request) {
     int* count = &pass;
     try {
       const Safetensors file(path);
-      Context ctx(request.threads);
+      Context ctx(device, request.threads);
       verify_tagging(ctx, file, request, comparison);
     } catch (const NotThere& e) {
       verdict = fmt::format("NOT THERE ({})", printable(e.what())), count = &absent;

@@ -118,7 +118,7 @@ std::vector<std::pair<std::string, Figure>> figures(const ExperimentConfig& conf
 }
 
 Report make_report(const ExperimentConfig& config, const Tagger& tagger, const TrainingHistory& h, const Evaluation& e,
-                   double seconds, int threads) {
+                   double seconds, Context& ctx) {
   Report r;
   r.title = fmt::format("{} / {}", config.exp_name, *config.run_name);
   r.subtitle = fmt::format("{} with {} parameters on top tagging ({}): top-quark jets against QCD jets.",
@@ -131,13 +131,14 @@ Report make_report(const ExperimentConfig& config, const Tagger& tagger, const T
     r.facts.emplace_back("Speed", fmt::format("{:.0f} jets/s", h.items_per_second));
   }
   r.subtitle += fmt::format(" Whole run: {}.", duration_text(seconds));
-  r.facts.emplace_back("Threads", fmt::format("{}", threads));
+  r.facts.emplace_back("Threads", fmt::format("{}", ctx.threads()));
   r.facts.emplace_back("Peak memory", bytes_text(peak_memory()));
+  if (ctx.device() == Device::cuda) r.facts.emplace_back("On the GPU", bytes_text(ctx.allocator().statistics().peak));
   r.facts.emplace_back("Seed", fmt::format("{}", *config.seed));
   if (!e.sets.empty()) r.tables.push_back(results_table(e.sets));
   for (const auto& [name, figure] : figures(config, h, e)) r.figures.push_back({svg(figure), ""});
   ExperimentConfig copy = config;
-  r.sections.push_back({.title = "Machine", .facts = machine_facts()});
+  r.sections.push_back({.title = "Machine", .facts = machine_facts(ctx.device())});
   r.sections.push_back({.title = "Versions", .facts = version_facts()});
   r.sections.push_back({.title = "Configuration", .text = toml_text(write_fields(copy))});
   return r;
@@ -178,14 +179,15 @@ void print_table(const EvaluatedSets& sets, Log& log) {
 }
 
 void finish(const ExperimentConfig& config, const RunFolder& folder, const Tagger& tagger,
-            const TrainingHistory& history, const Evaluation& evaluation, double seconds, int threads, Log& log) {
+            const TrainingHistory& history, const Evaluation& evaluation, double seconds, Context& ctx, Log& log) {
   if (!evaluation.sets.empty()) print_table(evaluation.sets, log);
-  log->info("Finished after {}, peak memory {}", duration_text(seconds), bytes_text(peak_memory()));
+  log->info("Finished after {}, peak memory {}{}", duration_text(seconds), bytes_text(peak_memory()),
+            ctx.device() == Device::cuda ? fmt::format(", on the GPU {}", bytes_text(ctx.allocator().statistics().peak))
+                                         : "");
   if (!folder.saves()) return;
   if (config.plot) {
     write_plots(folder, config, history, evaluation);
-    write_atomic(folder.path() / "report.html",
-                 html(make_report(config, tagger, history, evaluation, seconds, threads)));
+    write_atomic(folder.path() / "report.html", html(make_report(config, tagger, history, evaluation, seconds, ctx)));
     log->info("Report: {}", (folder.path() / "report.html").string());
   }
   // As with the configuration: the latest, and each warm start's own; the last file of all says that the run is
@@ -223,8 +225,9 @@ void run_tagging(Context& ctx, ExperimentConfig& config, Log& log, RunOptions op
     if (trainer) trainer->save_state();
   });
   Interrupts::advise(folder.saves() ? "go on with: " + folder.resume_command() : "nothing is saved (save=false)");
-  log->info("Run {} (index {}{}{}), seed {}, {} threads", folder.path().string(), folder.index(),
-            folder.resumes() ? ", resumed" : "", folder.saves() ? "" : ", not saved", *config.seed, ctx.threads());
+  log->info("Run {} (index {}{}{}), seed {}, {} threads{}", folder.path().string(), folder.index(),
+            folder.resumes() ? ", resumed" : "", folder.saves() ? "" : ", not saved", *config.seed, ctx.threads(),
+            ctx.device() == Device::cuda ? ", on " + gpu_text() : "");
   log->info("{} with {} parameters in {}", tagger->title(), tagger->num_parameters(),
             config.use_float64 ? "f64" : "f32");
 
@@ -240,7 +243,7 @@ void run_tagging(Context& ctx, ExperimentConfig& config, Log& log, RunOptions op
   if (config.evaluate)
     evaluate(ctx, *tagger, sets, config, trainer && trainer->ema() ? "_without_ema" : "", evaluation, log);
   const double seconds = seconds_since(start) + (trainer ? trainer->earlier_seconds() : 0);
-  finish(config, folder, *tagger, history, evaluation, seconds, ctx.threads(), log);
+  finish(config, folder, *tagger, history, evaluation, seconds, ctx, log);
 }
 
 }  // namespace lightcone

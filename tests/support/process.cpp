@@ -20,7 +20,7 @@ Child::Child(const std::vector<std::string>& arguments, const std::filesystem::p
   output_ = mkostemp(name.data(), O_CLOEXEC);
   if (output_ < 0) throw Error("test: no file for the output");
   unlink(name.c_str());
-  std::vector<char*> argv{const_cast<char*>(LIGHTCONE_BINARY)};
+  std::vector<char*> argv{const_cast<char*>(options.program)};
   for (const auto& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
   argv.push_back(nullptr);
   child_ = fork();
@@ -35,7 +35,7 @@ Child::Child(const std::vector<std::string>& arguments, const std::filesystem::p
   }
   if (options.unprivileged && geteuid() == 0 && (setgid(65534) != 0 || setuid(65534) != 0)) _exit(126);
   if (chdir(folder.c_str()) != 0) _exit(126);
-  execv(LIGHTCONE_BINARY, argv.data());
+  execv(options.program, argv.data());
   _exit(127);
 }
 

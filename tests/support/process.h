@@ -23,6 +23,7 @@ class Child {
   struct Options {
     uint64_t file_limit = 0;    ///< bytes that a file may have; 0: no limit
     bool unprivileged = false;  ///< as nobody where the test is root
+    const char* program = LIGHTCONE_BINARY;
   };
   explicit Child(const std::vector<std::string>& arguments, const std::filesystem::path& folder = ".")
       : Child(arguments, folder, Options{}) {}
