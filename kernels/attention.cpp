@@ -5,12 +5,13 @@
 
 #include "engine/check.h"
 #include "kernels/attention_cpu.h"
+#include "kernels/attention_cuda.h"
 #include "kernels/segment.h"
 
 namespace lightcone::kernels {
 
 HeadView head_view(const Tensor& tensor, Layout layout, int64_t column, int64_t heads, int64_t channels) {
-  check("attention", "a view", tensor).rank(layout == Layout::scalars ? 2 : 3);
+  Check("attention", "a view", tensor).rank(layout == Layout::scalars ? 2 : 3);
   if (layout == Layout::heads) {
     const int64_t rows = tensor.dim(1), first = channels > 0 ? column / channels : 0;
     if (channels < 1 || tensor.dim(2) != channels || column < 0 || heads < 1 || first + heads > tensor.dim(0))
@@ -38,6 +39,7 @@ HeadView head_view(const Tensor& tensor, Layout layout, int64_t column, int64_t 
 namespace {
 struct Sizes {
   int64_t q_rows, k_rows, heads, kv_heads, q_size = 0, v_size = 0;
+  double pairs = 0;  ///< of queries and keys, over all heads
 };
 
 /// "q of segment 0" and so on, written out: these checks run for every call, which can be short.
@@ -53,10 +55,10 @@ const char* name_of(View view, size_t segment) {
 }
 
 /// Demands that a view has these rows and heads, the size of `like`, its dtype, and lies inside of its tensor.
-void check_view(const char* operation, size_t segment, View name, const HeadView& v, int64_t rows, int64_t heads,
-                const HeadView& like) {
+void check_view(const Context& ctx, const char* operation, size_t segment, View name, const HeadView& v, int64_t rows,
+                int64_t heads, const HeadView& like) {
   const char* argument = name_of(name, segment);
-  check(operation, argument, v.tensor).dtype(like.tensor.dtype());
+  check(ctx, operation, argument, v.tensor).dtype(like.tensor.dtype());
   if (v.rows != rows) fail(operation, "{} has {} rows, expected {} as in its ptr", argument, v.rows, rows);
   if (v.heads != heads) fail(operation, "{} has {} heads, expected {}", argument, v.heads, heads);
   if (v.parts != like.parts || v.channels != like.channels)
@@ -71,12 +73,13 @@ void check_view(const char* operation, size_t segment, View name, const HeadView
     fail(operation, "{} does not lie inside of its tensor of {} elements", argument, v.tensor.numel());
 }
 
-void check_frames(const char* operation, std::span<const AttentionSegment> segments, int64_t q_rows, int64_t k_rows) {
+void check_frames(const Context& ctx, const char* operation, std::span<const AttentionSegment> segments, int64_t q_rows,
+                  int64_t k_rows) {
   const AttentionSegment& s = segments[0];
   if (segments.size() != 1) fail(operation, "local frames with {} segments, expected one", segments.size());
   if (q_rows != k_rows)
     fail(operation, "local frames for {} queries and {} keys, expected self-attention", q_rows, k_rows);
-  check(operation, "frames", s.frames.matrices).shape({q_rows, 4, 4}).dtype(sum_dtype(s.q.tensor.dtype()));
+  check(ctx, operation, "frames", s.frames.matrices).shape({q_rows, 4, 4}).dtype(sum_dtype(s.q.tensor.dtype()));
   const int64_t dim = s.frames.reps.dim();
   if (dim > 1024) fail(operation, "heads of {} features in local frames, expected 1024 at most", dim);
   if (s.q.parts != 1 || s.v.parts != 1 || s.q.channels != dim || s.v.channels != dim)
@@ -89,27 +92,30 @@ Sizes check_segments(const Context& ctx, const char* operation, std::span<const 
                      Products products) {
   if (segments.empty() || segments.size() > 4) fail(operation, "{} segments, expected 1 to 4", segments.size());
   const HeadView &q = segments[0].q, &k = segments[0].k;
-  check(operation, "q of segment 0", q.tensor).compute();
+  check(ctx, operation, "q of segment 0", q.tensor).compute();
   Sizes sizes{q.rows, k.rows, q.heads, k.heads};
   const int64_t jets = check_ptr(ctx, operation, "q_ptr", q_ptr, q.rows);
   if (check_ptr(ctx, operation, "k_ptr", k_ptr, k.rows) != jets)
     fail(operation, "q_ptr has {} jets, k_ptr has {}", jets, k_ptr.dim(0) - 1);
   if (q.heads < 1 || k.heads < 1 || q.heads % k.heads)
     fail(operation, "{} heads of queries and {} of keys, expected a multiple", q.heads, k.heads);
+  const auto q_first = q_ptr.offsets(), k_first = k_ptr.offsets();
+  for (int64_t b = 0; b < jets; ++b)
+    sizes.pairs += double(q_first[b + 1] - q_first[b]) * (k_first[b + 1] - k_first[b]) * q.heads;
   for (size_t i = 0; i < segments.size(); ++i) {
     const AttentionSegment& s = segments[i];
-    check(operation, name_of(View::q, i), s.q.tensor).dtype(q.tensor.dtype());
-    check(operation, name_of(View::v, i), s.v.tensor).dtype(q.tensor.dtype());
-    check_view(operation, i, View::q, s.q, q.rows, q.heads, s.q);
-    check_view(operation, i, View::k, s.k, k.rows, k.heads, s.q);
-    check_view(operation, i, View::v, s.v, k.rows, k.heads, s.v);
-    check_view(operation, i, View::y, s.y, q.rows, q.heads, s.v);
+    check(ctx, operation, name_of(View::q, i), s.q.tensor).dtype(q.tensor.dtype());
+    check(ctx, operation, name_of(View::v, i), s.v.tensor).dtype(q.tensor.dtype());
+    check_view(ctx, operation, i, View::q, s.q, q.rows, q.heads, s.q);
+    check_view(ctx, operation, i, View::k, s.k, k.rows, k.heads, s.q);
+    check_view(ctx, operation, i, View::v, s.v, k.rows, k.heads, s.v);
+    check_view(ctx, operation, i, View::y, s.y, q.rows, q.heads, s.v);
     if (s.q.parts < 32 && s.negative_parts >> s.q.parts)
       fail(operation, "negative_parts {:#b} of segment {} names more than its {} parts", s.negative_parts, i,
            s.q.parts);
     sizes.q_size += s.q.size();
     sizes.v_size += s.v.size();
-    if (s.frames.matrices.defined()) check_frames(operation, segments, q.rows, k.rows);
+    if (s.frames.matrices.defined()) check_frames(ctx, operation, segments, q.rows, k.rows);
   }
   if (products == Products::bf16 && q.tensor.dtype() == DType::f64)
     fail(operation, "bf16 products of f64 tensors, expected f32 or bf16");
@@ -127,10 +133,13 @@ void attention(Context& ctx, std::span<const AttentionSegment> segments, const T
                double scale, const AttentionDropout& dropout, Tensor& lse, Products products) {
   const Sizes n = check_segments(ctx, "attention", segments, q_ptr, k_ptr, scale, dropout, products);
   const DType dtype = segments[0].q.tensor.dtype();
-  check("attention", "lse", lse).shape({n.q_rows, n.heads}).dtype(sum_dtype(dtype));
-  const cpu::Plan plan(q_ptr, k_ptr, n.heads, n.heads / n.kv_heads, n.q_size + n.v_size, cpu::chunk_work(products));
+  check(ctx, "attention", "lse", lse).shape({n.q_rows, n.heads}).dtype(sum_dtype(dtype));
   const double bytes = double(size_of(dtype)) * (n.q_rows * n.heads + n.k_rows * n.kv_heads) * (n.q_size + n.v_size);
-  const auto scope = ctx.profiler().scope("attention", bytes, plan.pairs * (2. * n.q_size + 2. * n.v_size + 5));
+  const auto scope = ctx.profiler().scope("attention", bytes, n.pairs * (2. * n.q_size + 2. * n.v_size + 5));
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda)
+      return cuda::attention(ctx, segments, q_ptr, k_ptr, scale, dropout, lse, products);
+  const cpu::Plan plan(q_ptr, k_ptr, n.heads, n.heads / n.kv_heads, n.q_size + n.v_size, cpu::chunk_work(products));
   cpu::attention(ctx, plan, segments, scale, dropout, lse, products);
 }
 
@@ -140,19 +149,22 @@ void attention_backward(Context& ctx, std::span<const AttentionSegment> segments
   const char* name = "attention_backward";
   const Sizes n = check_segments(ctx, name, segments, q_ptr, k_ptr, scale, dropout, products);
   const DType dtype = segments[0].q.tensor.dtype();
-  check(name, "lse", lse).shape({n.q_rows, n.heads}).dtype(sum_dtype(dtype));
+  check(ctx, name, "lse", lse).shape({n.q_rows, n.heads}).dtype(sum_dtype(dtype));
   if (gradients.size() != segments.size())
     fail(name, "{} segments of gradients, expected {}", gradients.size(), segments.size());
   for (size_t i = 0; i < segments.size(); ++i) {
-    check_view(name, i, View::dy, gradients[i].dy, n.q_rows, n.heads, segments[i].y);
-    check_view(name, i, View::dq, gradients[i].dq, n.q_rows, n.heads, segments[i].q);
-    check_view(name, i, View::dk, gradients[i].dk, n.k_rows, n.kv_heads, segments[i].k);
-    check_view(name, i, View::dv, gradients[i].dv, n.k_rows, n.kv_heads, segments[i].v);
+    check_view(ctx, name, i, View::dy, gradients[i].dy, n.q_rows, n.heads, segments[i].y);
+    check_view(ctx, name, i, View::dq, gradients[i].dq, n.q_rows, n.heads, segments[i].q);
+    check_view(ctx, name, i, View::dk, gradients[i].dk, n.k_rows, n.kv_heads, segments[i].k);
+    check_view(ctx, name, i, View::dv, gradients[i].dv, n.k_rows, n.kv_heads, segments[i].v);
   }
+  const double bytes = 2. * size_of(dtype) * (n.q_rows * n.heads + n.k_rows * n.kv_heads) * (n.q_size + n.v_size);
+  const auto scope = ctx.profiler().scope(name, bytes, n.pairs * (6. * n.q_size + 4. * n.v_size + 5));
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda)
+      return cuda::attention_backward(ctx, segments, gradients, q_ptr, k_ptr, scale, dropout, lse, products);
   const cpu::Plan plan(q_ptr, k_ptr, n.heads, n.heads / n.kv_heads, 3 * n.q_size + 2 * n.v_size,
                        cpu::chunk_work(products));
-  const double bytes = 2. * size_of(dtype) * (n.q_rows * n.heads + n.k_rows * n.kv_heads) * (n.q_size + n.v_size);
-  const auto scope = ctx.profiler().scope(name, bytes, plan.pairs * (6. * n.q_size + 4. * n.v_size + 5));
   cpu::attention_backward(ctx, plan, segments, gradients, scale, dropout, lse, products);
 }
 

@@ -63,8 +63,9 @@ struct AttentionDropout {
 };
 
 /// What q, k, v, dy, p and ds are rounded to where they enter a product: not at all, or (not for f64 tensors) to bf16,
-/// as automatic mixed precision allows. Sums, softmax and <dy, y> stay f32. Heads of few features, from which bf16
-/// gains no time, stay exact.
+/// as automatic mixed precision allows. Where Context::tf32() allows it, a GPU rounds those of f32 tensors to tf32
+/// instead of not at all. Sums, softmax and <dy, y> stay f32. Heads of few features, from which this gains no time,
+/// stay exact.
 enum class Products : uint8_t { exact, bf16 };
 inline constexpr int64_t largest_exact_head = 8;
 

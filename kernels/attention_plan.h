@@ -28,7 +28,6 @@ struct Plan {
   std::vector<Item> items;
   std::vector<int64_t> chunks{0};         ///< first items; the last entry is the number of items
   int64_t longest = 0, partial_rows = 0;  ///< key_rows of the longest jet; of all items that sum for themselves
-  double pairs = 0;
 
   int64_t queries(int64_t b) const { return q_ptr[b + 1] - q_ptr[b]; }
   int64_t keys(int64_t b) const { return k_ptr[b + 1] - k_ptr[b]; }
@@ -45,7 +44,6 @@ struct Plan {
     int64_t work = 0;
     for (int64_t b = 0; b < jets; ++b) {
       longest = std::max(longest, key_rows(b));
-      pairs += double(queries(b)) * keys(b) * heads;
       for (int64_t h = 0; h < heads; ++h)
         for (int64_t i = 0; i < pieces(b); ++i) {
           const int64_t first = q_ptr[b] + i * piece(b), last = std::min<int64_t>(first + piece(b), q_ptr[b + 1]);

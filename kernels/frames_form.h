@@ -30,4 +30,14 @@ LIGHTCONE_HOST_DEVICE S determinant(const S* m) {
          minor(0, 1, 2) * minor(2, 0, 3) - minor(0, 1, 3) * minor(2, 0, 2) + minor(0, 2, 3) * minor(2, 0, 1);
 }
 
+/// Whether a representation has scalars and vectors alone, all of even parity, with vectors at multiples of four.
+inline bool in_fours(const TensorReps& reps) {
+  int64_t feature = 0;
+  for (const auto& term : reps.terms()) {
+    if (term.odd || term.order > 1 || (term.order == 1 && feature % 4 != 0)) return false;
+    feature += term.dim();
+  }
+  return feature % 4 == 0;
+}
+
 }  // namespace lightcone::kernels::frames_math

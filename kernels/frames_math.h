@@ -79,16 +79,6 @@ void add_outer(const TensorReps& reps, const S* x, const S* dx, Four<S> (&sum)[4
   }
 }
 
-/// Whether a representation has scalars and vectors alone, all of even parity, with vectors at multiples of four.
-inline bool in_fours(const TensorReps& reps) {
-  int64_t feature = 0;
-  for (const auto& term : reps.terms()) {
-    if (term.odd || term.order > 1 || (term.order == 1 && feature % 4 != 0)) return false;
-    feature += term.dim();
-  }
-  return feature % 4 == 0;
-}
-
 /// add_outer() for many copies side by side in such a representation: registers of four-vectors.
 template <class S>
 class OuterProducts {

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "tests/support/bits.h"
+#include "tests/support/devices.h"
 #include "tests/support/naive_attention.h"
 
 using namespace lightcone;
@@ -15,6 +16,7 @@ constexpr double inf = std::numeric_limits<double>::infinity();
 
 TEST_CASE("attention over ragged jets") {
   for (int64_t head_dim : {1, 4, 13, 16, 28, 112}) check_op(fused_case({3, 0, 1, 17, 8}, head_dim, {.heads = 2}));
+  for (int64_t head_dim : {20, 48, 64, 72, 88}) check_op(fused_case({3, 0, 17}, head_dim, {.heads = 1}));
   for (int64_t n : {0, 1, 31, 33, 64, 65, 150}) check_op(fused_case({n}, 8, {.heads = 2}));
   check_op(fused_case({}, 8, {.heads = 2}));
   check_op(fused_case({0, 0, 5}, 3, {.heads = 1, .scale = 1.7}));
@@ -26,8 +28,9 @@ TEST_CASE("multi-query and grouped attention") {
 }
 
 TEST_CASE("attention in a long jet, which is cut into pieces") {
+  const int64_t longest = devices().size() == 1 ? 1100 : 300;  // a simulated GPU takes long
   for (int64_t kv_heads : {2, 1}) {
-    OpCase c = fused_case({2, 1100}, 4, {.heads = 2, .kv_heads = kv_heads});
+    OpCase c = fused_case({2, longest}, 4, {.heads = 2, .kv_heads = kv_heads});
     c.dtypes = {DType::f64};
     check_op(c);
   }
@@ -59,33 +62,34 @@ TEST_CASE("attention over vectors, multivectors and scalars") {
 }
 
 TEST_CASE("attention of heads that lie in one piece is that of columns") {
-  Context ctx(2);
   const int64_t T = 37, C = 5;
-  const Tensor ptr = to_ptr(ctx, offsets({3, 0, 1, 33}));
-  for (int64_t kv_heads : {4, 1}) {
-    const AttentionOptions o{.heads = 4, .kv_heads = kv_heads};
-    const int64_t n = o.heads + 2 * kv_heads;
-    // [T, heads, C] -> [heads, T, C]
-    auto turned = [&](const Array& x, int64_t heads) {
-      Array y = zeros({heads, T, C});
-      for (int64_t t = 0; t < T; ++t)
-        for (int64_t h = 0; h < heads; ++h)
-          for (int64_t c = 0; c < C; ++c) y[(h * T + t) * C + c] = x[(t * heads + h) * C + c];
-      return y;
-    };
-    const Array qkv = normal({T, n * C}, 1), dy = normal({T, o.heads * C}, 2);
-    auto run = [&](Layout layout) {
-      const bool heads = layout == Layout::heads;
-      Tape tape(ctx);
-      const Var x = tape.variable(to_tensor(ctx, heads ? turned(qkv, n) : qkv, DType::f32));
-      const Var y = attention({{x, layout}}, ptr, o)[0];
-      tape.backward(y, to_tensor(ctx, heads ? turned(dy, o.heads) : dy, DType::f32));
-      return std::vector{y.value(), tape.gradient(x)};
-    };
-    const auto columns = run(Layout::scalars), heads = run(Layout::heads);
-    CHECK(same_bits(heads[0], to_tensor(ctx, turned(to_array(columns[0]), o.heads), DType::f32)));
-    CHECK(same_bits(heads[1], to_tensor(ctx, turned(to_array(columns[1]), n), DType::f32)));
-  }
+  for (Device device : devices())
+    for (int64_t kv_heads : {4, 1}) {
+      Context ctx(device, 2);
+      const Tensor ptr = to_ptr(ctx, offsets({3, 0, 1, 33}));
+      const AttentionOptions o{.heads = 4, .kv_heads = kv_heads};
+      const int64_t n = o.heads + 2 * kv_heads;
+      // [T, heads, C] -> [heads, T, C]
+      auto turned = [&](const Array& x, int64_t heads) {
+        Array y = zeros({heads, T, C});
+        for (int64_t t = 0; t < T; ++t)
+          for (int64_t h = 0; h < heads; ++h)
+            for (int64_t c = 0; c < C; ++c) y[(h * T + t) * C + c] = x[(t * heads + h) * C + c];
+        return y;
+      };
+      const Array qkv = normal({T, n * C}, 1), dy = normal({T, o.heads * C}, 2);
+      auto run = [&](Layout layout) {
+        const bool heads = layout == Layout::heads;
+        Tape tape(ctx);
+        const Var x = tape.variable(to_tensor(ctx, heads ? turned(qkv, n) : qkv, DType::f32));
+        const Var y = attention({{x, layout}}, ptr, o)[0];
+        tape.backward(y, to_tensor(ctx, heads ? turned(dy, o.heads) : dy, DType::f32));
+        return std::vector{y.value(), tape.gradient(x)};
+      };
+      const auto columns = run(Layout::scalars), heads = run(Layout::heads);
+      CHECK(same_bits(heads[0], to_tensor(ctx, turned(to_array(columns[0]), o.heads), DType::f32)));
+      CHECK(same_bits(heads[1], to_tensor(ctx, turned(to_array(columns[1]), n), DType::f32)));
+    }
 }
 
 TEST_CASE("cross attention") {
@@ -124,66 +128,134 @@ TEST_CASE("attention dropout") {
     check_op(c);
   }
   // In evaluation it is off, and draws nothing.
-  Context ctx(1);
-  const Tensor qkv = to_tensor(ctx, normal({24, 3 * 2 * 4}, 3), DType::f64), jets = to_ptr(ctx, ptr);
-  Tape tape(ctx, Tape::Mode::evaluate);
-  const Var with = attention(tape.constant(qkv), jets, {.heads = 2, .dropout = 0.3});
-  const Var without = attention(tape.constant(qkv), jets, {.heads = 2});
-  CHECK(to_array(with.value()).values == to_array(without.value()).values);
-  CHECK(ctx.rng().positions().empty());
+  for (Device device : devices()) {
+    Context ctx(device, 1);
+    const Tensor qkv = to_tensor(ctx, normal({24, 3 * 2 * 4}, 3), DType::f64), jets = to_ptr(ctx, ptr);
+    Tape tape(ctx, Tape::Mode::evaluate);
+    const Var with = attention(tape.constant(qkv), jets, {.heads = 2, .dropout = 0.3});
+    const Var without = attention(tape.constant(qkv), jets, {.heads = 2});
+    CHECK(to_array(with.value()).values == to_array(without.value()).values);
+    CHECK(ctx.rng().positions().empty());
+  }
 }
 
-TEST_CASE("a jet gets the same bits alone and in a batch") {
-  const std::vector<int64_t> lengths = {40, 1, 0, 150, 65, 17, 600};
-  const Offsets ptr = offsets(lengths);
-  struct Kind {
-    DType dtype;
-    bool amp;
+// Rounding q, k, v, dy, p and ds to tf32 loses an eighth of what bf16 loses: it has three more bits.
+TEST_CASE("attention of f32 tensors with products in tf32, where these are allowed") {
+  auto check_tf32 = [](OpCase c) {
+    c.name += " in tf32";
+    c.dtypes = {DType::f32};
+    c.tolerance_factor = tolerance(DType::bf16) / 8 / tolerance(DType::f32);
+    c.op = [op = c.op](auto& x) {
+      x[0].context().set_tf32(true);
+      return op(x);
+    };
+    check_op(c);
   };
-  for (auto [dtype, amp] : {Kind{DType::f64, false}, {DType::f32, false}, {DType::bf16, false}, {DType::f32, true}})
-    for (int64_t kv_heads : {1, 2}) {
-      const AttentionOptions o{.heads = 2, .kv_heads = kv_heads};
-      const int64_t D = amp ? 13 : 7, columns = (o.heads + 2 * kv_heads) * D;
-      Context ctx(2);
-      const Tensor qkv = to_tensor(ctx, normal({873, columns}, 3), dtype);
-      const Tensor dy = to_tensor(ctx, normal({873, o.heads * D}, 4), dtype);
-      auto results = [&, amp = amp](const Tensor& x, const Tensor& g, const Offsets& jets) {
-        Tape tape(ctx);
-        tape.set_amp(amp);
-        const Var in = tape.variable(x), y = attention(in, to_ptr(ctx, jets), o);
-        tape.backward(y, g);
-        return std::pair{to_array(y.value()), to_array(tape.gradient(in))};
-      };
-      const auto [y, dx] = results(qkv, dy, ptr);
-      for (size_t b = 0; b < lengths.size(); ++b) {
-        const int64_t first = ptr[b], n = lengths[b];
-        const auto [y1, dx1] = results(qkv.narrow(first, n), dy.narrow(first, n), {0, double(n)});
-        CHECK(std::equal(y1.values.begin(), y1.values.end(), y.values.begin() + first * o.heads * D));
-        CHECK(std::equal(dx1.values.begin(), dx1.values.end(), dx.values.begin() + first * columns));
+  for (int64_t head_dim : {9, 16, 20, 48, 72}) check_tf32(fused_case({3, 0, 1, 17, 8}, head_dim, {.heads = 2}));
+  for (int64_t n : {1, 65, 150}) check_tf32(fused_case({n}, 12, {.heads = 2, .kv_heads = 1}));
+  const Offsets ptr = offsets({3, 0, 1, 33});
+  const AttentionOptions o{.heads = 2, .dropout = 0.3};
+  const std::vector<double> uniforms = uniform({37, 2, 37}, 9, 0, 1).values;
+  check_tf32({.name = "attention of vectors and scalars with dropout",
+              .inputs = {normal({37, 4, 6 * 3}, 1), normal({37, 6 * 5}, 2)},
+              .op =
+                  [=](auto& x) {
+                    x[0].context().rng().replace("attention_dropout", uniforms);
+                    return attention({{x[0], Layout::vectors, kernels::minkowski_signs}, {x[1]}},
+                                     to_ptr(x[0].context(), ptr), o);
+                  },
+              .oracle = Naive{ptr, ptr, o, {Layout::vectors, Layout::scalars}, {0b1110, 0}, uniforms}});
+  // It is of f32 alone, on a GPU, and not for heads that bf16 leaves exact either.
+  for (Device device : devices())
+    for (DType dtype : {DType::f64, DType::f32, DType::bf16})
+      for (int64_t head_dim : {kernels::largest_exact_head, kernels::largest_exact_head + 1}) {
+        Context ctx(device, 1);
+        const Tensor qkv = to_tensor(ctx, normal({40, 3 * head_dim}, 3), dtype);
+        auto run = [&](bool tf32) {
+          ctx.set_tf32(tf32);
+          Tape tape(ctx);
+          const Var x = tape.variable(qkv), y = attention(x, to_ptr(ctx, offsets({40})), {.heads = 1});
+          tape.backward(y, to_tensor(ctx, normal({40, head_dim}, 4), dtype));
+          return std::pair{y.value(), tape.gradient(x)};
+        };
+        const auto exact = run(false), rounded = run(true);
+        const bool rounds = device == Device::cuda && dtype == DType::f32 && head_dim > kernels::largest_exact_head;
+        CHECK(same_bits(rounded.first, exact.first) == !rounds);
+        CHECK(same_bits(rounded.second, exact.second) == !rounds);
       }
-    }
+}
+
+namespace {
+struct Kind {
+  DType dtype;
+  bool amp = false, tf32 = false;
+};
+/// Of the first `compared` jets.
+void check_alone_and_in_a_batch(Device device, Kind kind, const std::vector<int64_t>& lengths, size_t compared,
+                                const AttentionOptions& o, int64_t D) {
+  const Offsets ptr = offsets(lengths);
+  const auto T = static_cast<int64_t>(ptr.back());
+  const int64_t columns = (o.heads + 2 * o.kv_heads) * D;
+  Context ctx(device, 2);
+  ctx.set_tf32(kind.tf32);
+  const Tensor qkv = to_tensor(ctx, normal({T, columns}, 3), kind.dtype);
+  const Tensor dy = to_tensor(ctx, normal({T, o.heads * D}, 4), kind.dtype);
+  auto results = [&](const Tensor& x, const Tensor& g, const Offsets& jets) {
+    Tape tape(ctx);
+    tape.set_amp(kind.amp);
+    const Var in = tape.variable(x), y = attention(in, to_ptr(ctx, jets), o);
+    tape.backward(y, g);
+    return std::pair{to_array(y.value()), to_array(tape.gradient(in))};
+  };
+  const auto [y, dx] = results(qkv, dy, ptr);
+  for (size_t b = 0; b < compared; ++b) {
+    const int64_t first = ptr[b], n = lengths[b];
+    const auto [y1, dx1] = results(qkv.narrow(first, n), dy.narrow(first, n), {0, double(n)});
+    CHECK(std::equal(y1.values.begin(), y1.values.end(), y.values.begin() + first * o.heads * D));
+    CHECK(std::equal(dx1.values.begin(), dx1.values.end(), dx.values.begin() + first * columns));
+  }
+}
+}  // namespace
+
+TEST_CASE("a jet gets the same bits alone and in a batch") {
+  for (Device device : devices()) {
+    // On a simulated GPU a short one: still of several tiles.
+    const std::vector<int64_t> lengths = {40, 1, 0, 150, 65, 17, device == Device::cpu ? 600 : 70};
+    for (Kind kind : {Kind{DType::f64}, {DType::f32}, {DType::bf16}, {DType::f32, true}, {DType::f32, false, true}})
+      for (int64_t kv_heads : {1, 2})
+        check_alone_and_in_a_batch(device, kind, lengths, lengths.size(), {.heads = 2, .kv_heads = kv_heads},
+                                   kind.amp || kind.tf32 ? 13 : 7);
+    // So many jets and heads that a GPU's blocks take more of each jet at once.
+    std::vector<int64_t> many(66, 1);
+    many[0] = 150, many[1] = 100;
+    check_alone_and_in_a_batch(device, {DType::f32}, many, 2, {.heads = 8, .kv_heads = 8}, 4);
+    check_alone_and_in_a_batch(device, {DType::f32}, many, 2, {.heads = 8, .kv_heads = 8}, 33);
+    check_alone_and_in_a_batch(device, {DType::f32, true}, many, 2, {.heads = 8, .kv_heads = 8}, 9);
+  }
 }
 
 TEST_CASE("attention with infinities, NaN and large scores") {
-  Context ctx(1);
-  Tape tape(ctx, Tape::Mode::evaluate);
-  auto run = [&](const Array& qkv) {
-    return to_array(attention(tape.constant(to_tensor(ctx, qkv, DType::f32)), to_ptr(ctx, {0, double(qkv.shape[0])}),
-                              {.heads = 1, .scale = 1.})
-                        .value());
-  };
-  // Columns q, k, v. Scores of thousands must not overflow.
-  Array x{{2, 3}, {100, 90, 1, 100, 80, 2}};
-  CHECK(run(x).values == std::vector<double>{1, 1});
-  // A score of -inf is a probability of 0, wherever it stands; a row of them is NaN, as is +inf or NaN.
-  x = zeros({200, 3});
-  for (int64_t t = 0; t < 200; ++t) x.at(t, 0) = 1, x.at(t, 1) = t < 150 ? -inf : 0, x.at(t, 2) = t < 150 ? 5 : 7;
-  for (double y : run(x).values) CHECK(y == doctest::Approx(7));
-  for (int64_t t = 0; t < 200; ++t) x.at(t, 1) = -inf;
-  for (double y : run(x).values) CHECK(std::isnan(y));
-  for (double bad : {inf, std::numeric_limits<double>::quiet_NaN()}) {
-    for (int64_t t = 0; t < 200; ++t) x.at(t, 1) = t == 170 ? bad : 0;
+  for (Device device : devices()) {
+    Context ctx(device, 1);
+    Tape tape(ctx, Tape::Mode::evaluate);
+    auto run = [&](const Array& qkv) {
+      return to_array(attention(tape.constant(to_tensor(ctx, qkv, DType::f32)), to_ptr(ctx, {0, double(qkv.shape[0])}),
+                                {.heads = 1, .scale = 1.})
+                          .value());
+    };
+    // Columns q, k, v. Scores of thousands must not overflow.
+    Array x{{2, 3}, {100, 90, 1, 100, 80, 2}};
+    CHECK(run(x).values == std::vector<double>{1, 1});
+    // A score of -inf is a probability of 0, wherever it stands; a row of them is NaN, as is +inf or NaN.
+    x = zeros({200, 3});
+    for (int64_t t = 0; t < 200; ++t) x.at(t, 0) = 1, x.at(t, 1) = t < 150 ? -inf : 0, x.at(t, 2) = t < 150 ? 5 : 7;
+    for (double y : run(x).values) CHECK(y == doctest::Approx(7));
+    for (int64_t t = 0; t < 200; ++t) x.at(t, 1) = -inf;
     for (double y : run(x).values) CHECK(std::isnan(y));
+    for (double bad : {inf, std::numeric_limits<double>::quiet_NaN()}) {
+      for (int64_t t = 0; t < 200; ++t) x.at(t, 1) = t == 170 ? bad : 0;
+      for (double y : run(x).values) CHECK(std::isnan(y));
+    }
   }
 }
 

@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include "tests/support/amp.h"
+#include "tests/support/devices.h"
 #include "tests/support/naive_attention.h"
 
 using namespace lightcone;
@@ -57,6 +58,13 @@ void attend_backward(Context& ctx, Call& c, const Tensor& dy, const Tensor& ptr,
   const kernels::AttentionGradient gradient{heads_of(dy, heads), dq, dk, dv};
   kernels::attention_backward(ctx, {&segment, 1}, {&gradient, 1}, ptr, ptr, scale, {}, c.lse, products);
 }
+
+/// f(device, amx) for the CPU with AMX tiles and without, and for other devices.
+void on_devices(const std::function<void(Device, bool)>& f) {
+  with_and_without_amx([&](bool amx) { f(Device::cpu, amx); });
+  for (Device device : devices())
+    if (device != Device::cpu) f(device, false);
+}
 }  // namespace
 
 // Rounding q, k, v, dy, p and ds to bf16 once each loses what a bf16 tensor loses: the table's tolerance for bf16.
@@ -77,6 +85,7 @@ TEST_CASE("attention with bf16 products under amp") {
       check_op(c);
     };
     for (int64_t head_dim : {8, 9, 13, 16, 28}) check_amp(fused_case({3, 0, 1, 17, 8}, head_dim, {.heads = 2}));
+    for (int64_t head_dim : {48, 64, 72, 112}) check_amp(fused_case({3, 0, 5}, head_dim, {.heads = 1}));
     for (int64_t n : {0, 1, 16, 31, 32, 33, 64, 65, 97, 150}) check_amp(fused_case({n}, 16, {.heads = 2}));
     check_amp(fused_case({20, 5, 33}, 12, {.heads = 4, .kv_heads = 2}));
     check_amp(fused_case({3, 0, 1, 20}, 16, {.heads = 4, .kv_heads = 1}));
@@ -111,11 +120,12 @@ TEST_CASE("bf16 products of small whole numbers are exact") {
         qkv.at(t, which * C + c) = (t * 7 + c * 3) % 11 - 5;
         qkv.at(t, 2 * C + c) = ((t * 3 + c * 5) % 5 - 2) * 64;
       }
-    Context ctx(1);
+    Context cpu(1);
     const AttentionOptions o{.heads = 1, .scale = 1.};
-    const Result expected = run_amp(ctx, qkv, dy, {0, double(n)}, o, false, DType::f64);
-    with_and_without_amx([&](bool amx) {
+    const Result expected = run_amp(cpu, qkv, dy, {0, double(n)}, o, false, DType::f64);
+    on_devices([&](Device device, bool amx) {
       CAPTURE(amx);
+      Context ctx(device, 1);
       const Result got = run_amp(ctx, qkv, dy, {0, double(n)}, o);
       // f32 comes this close only where it is exact; f64 rounds in lse = log 64.
       CHECK(relative_error(got.y, expected.y) < 1e-12);
@@ -145,13 +155,13 @@ TEST_CASE("AMX tiles and rounded operands agree") {
 }
 
 TEST_CASE("attention of bf16 tensors gives the bits of f32 ones with the same numbers, rounded") {
-  Context ctx(1);
-  ctx.allocator().set_guard(true);
-  const Offsets jets = offsets({40, 1, 0, 150, 17, 600});
-  const Tensor ptr = to_ptr(ctx, jets);
-  const auto T = static_cast<int64_t>(jets.back());
-  with_and_without_amx([&](bool amx) {
+  on_devices([](Device device, bool amx) {
     CAPTURE(amx);
+    Context ctx(device, 1);
+    ctx.allocator().set_guard(true);
+    const Offsets jets = offsets({40, 1, 0, 150, 17, device == Device::cpu ? 600 : 5});  // a simulated GPU takes long
+    const Tensor ptr = to_ptr(ctx, jets);
+    const auto T = static_cast<int64_t>(jets.back());
     for (Products products : {Products::bf16, Products::exact})
       for (int64_t channels : {4, 7, 13, 16, 28})
         for (int64_t kv_heads : {2, 1}) {
@@ -160,7 +170,7 @@ TEST_CASE("attention of bf16 tensors gives the bits of f32 ones with the same nu
           CAPTURE((products == Products::bf16));
           constexpr int64_t heads = 2;
           const Tensor qkv = bf16_values(ctx, normal({T, (heads + 2 * kv_heads) * channels}, 1)),
-                       dy = bf16_values(ctx, normal({T, heads * channels}, 2));
+                       dy = bf16_values(ctx, normal({T, heads * channels}, 2)), small_dy = as(ctx, dy, DType::bf16);
           Call exact = attend(ctx, qkv, ptr, heads, kv_heads, products),
                small = attend(ctx, as(ctx, qkv, DType::bf16), ptr, heads, kv_heads, products);
           CHECK(same_bits(small.y, as(ctx, exact.y, DType::bf16)));
@@ -168,32 +178,35 @@ TEST_CASE("attention of bf16 tensors gives the bits of f32 ones with the same nu
           // The backward reads y as the forward left it, rounded.
           exact.y = as(ctx, small.y, DType::f32);
           attend_backward(ctx, exact, dy, ptr, heads, kv_heads, products);
-          attend_backward(ctx, small, as(ctx, dy, DType::bf16), ptr, heads, kv_heads, products);
+          attend_backward(ctx, small, small_dy, ptr, heads, kv_heads, products);
           CHECK(same_bits(small.dqkv, as(ctx, exact.dqkv, DType::bf16)));
-          Context three(3);
+          ctx.allocator().synchronize();  // another Context has another stream
+          Context three(device, 3);
           Call again = attend(three, small.qkv, ptr, heads, kv_heads, products);
-          attend_backward(three, again, as(ctx, dy, DType::bf16), ptr, heads, kv_heads, products);
+          attend_backward(three, again, small_dy, ptr, heads, kv_heads, products);
           CHECK(same_bits(again.y, small.y));
           CHECK(same_bits(again.dqkv, small.dqkv));
         }
+    CHECK(ctx.allocator().guard_violations() == 0);
   });
-  CHECK(ctx.allocator().guard_violations() == 0);
 }
 
 TEST_CASE("attention of narrow heads is exact under amp, also of bf16 tensors") {
-  Context ctx(1);
-  const Tensor ptr = to_ptr(ctx, offsets({40, 17}));
-  for (DType dtype : {DType::f32, DType::bf16})
-    for (int64_t channels : {4, 8, 9}) {
-      const Tensor qkv = to_tensor(ctx, normal({57, 6 * channels}, 1), dtype),
-                   dy = to_tensor(ctx, normal({57, 2 * channels}, 2), dtype);
-      Call exact = attend(ctx, qkv, ptr, 2, 2, Products::exact), amp = attend(ctx, qkv, ptr, 2, 2, Products::bf16);
-      attend_backward(ctx, exact, dy, ptr, 2, 2, Products::exact);
-      attend_backward(ctx, amp, dy, ptr, 2, 2, Products::bf16);
-      const bool narrow = channels <= kernels::largest_exact_head;
-      CHECK(same_bits(amp.dqkv, exact.dqkv) == narrow);
-      if (narrow) CHECK(same_bits(amp.lse, exact.lse));
-    }
+  for (Device device : devices()) {
+    Context ctx(device, 1);
+    const Tensor ptr = to_ptr(ctx, offsets({40, 17}));
+    for (DType dtype : {DType::f32, DType::bf16})
+      for (int64_t channels : {4, 8, 9}) {
+        const Tensor qkv = to_tensor(ctx, normal({57, 6 * channels}, 1), dtype),
+                     dy = to_tensor(ctx, normal({57, 2 * channels}, 2), dtype);
+        Call exact = attend(ctx, qkv, ptr, 2, 2, Products::exact), amp = attend(ctx, qkv, ptr, 2, 2, Products::bf16);
+        attend_backward(ctx, exact, dy, ptr, 2, 2, Products::exact);
+        attend_backward(ctx, amp, dy, ptr, 2, 2, Products::bf16);
+        const bool narrow = channels <= kernels::largest_exact_head;
+        CHECK(same_bits(amp.dqkv, exact.dqkv) == narrow);
+        if (narrow) CHECK(same_bits(amp.lse, exact.lse));
+      }
+  }
 }
 
 TEST_CASE("attention's tensors are all of one dtype") {

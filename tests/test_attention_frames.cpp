@@ -3,6 +3,7 @@
 
 #include "autograd/attention.h"
 #include "engine/safetensors.h"
+#include "tests/support/devices.h"
 #include "tests/support/frames.h"
 #include "tests/support/naive_attention.h"
 
@@ -61,39 +62,42 @@ TEST_CASE("attention's gradients in frames of gamma 1e4: those of f32 are those 
     const Lorentz l = random_rotation(t + 1) * random_boost(t + 50, std::acosh(1e4));
     for (int i = 0; i < 16; ++i) frames[16 * t + i] = static_cast<float>(l[i]);
   }
-  for (int64_t kv_heads : {2, 1}) {
-    const Array in = normal({21, (2 + 2 * kv_heads) * 16}, 1), dy = normal({21, 32}, 2);
-    auto gradient = [&](DType dtype) {
-      Context ctx(1);
-      Tape tape(ctx);
-      const Var qkv = tape.variable(to_tensor(ctx, in, dtype));
-      // Scores of order 1: those of usual scale, 1e8, would tell nothing but the nearest key.
-      const AttentionOptions options{.heads = 2, .kv_heads = kv_heads, .scale = 1e-9};
-      const Var y = attention(qkv, to_ptr(ctx, ptr), options, {tape.constant(to_tensor(ctx, frames, dtype)), reps});
-      tape.backward(y, to_tensor(ctx, dy, dtype));
-      return to_array(tape.gradient(qkv));
-    };
-    const Array single = gradient(DType::f32), exact = gradient(DType::f64);
-    const int64_t keys = 32, values = keys + 16 * kv_heads;
-    for (auto [begin, count] : {std::pair{int64_t{0}, keys}, {keys, values - keys}, {values, 16 * kv_heads}})
-      CHECK(relative_error(columns(single, begin, count), columns(exact, begin, count)) < tolerance(DType::f32));
-  }
+  for (Device device : devices())
+    for (int64_t kv_heads : {2, 1}) {
+      const Array in = normal({21, (2 + 2 * kv_heads) * 16}, 1), dy = normal({21, 32}, 2);
+      auto gradient = [&](DType dtype) {
+        Context ctx(device, 1);
+        Tape tape(ctx);
+        const Var qkv = tape.variable(to_tensor(ctx, in, dtype));
+        // Scores of order 1: those of usual scale, 1e8, would tell nothing but the nearest key.
+        const AttentionOptions options{.heads = 2, .kv_heads = kv_heads, .scale = 1e-9};
+        const Var y = attention(qkv, to_ptr(ctx, ptr), options, {tape.constant(to_tensor(ctx, frames, dtype)), reps});
+        tape.backward(y, to_tensor(ctx, dy, dtype));
+        return to_array(tape.gradient(qkv));
+      };
+      const Array single = gradient(DType::f32), exact = gradient(DType::f64);
+      const int64_t keys = 32, values = keys + 16 * kv_heads;
+      for (auto [begin, count] : {std::pair{int64_t{0}, keys}, {keys, values - keys}, {values, 16 * kv_heads}})
+        CHECK(relative_error(columns(single, begin, count), columns(exact, begin, count)) < tolerance(DType::f32));
+    }
 }
 
 TEST_CASE("attention in the same frame for all is attention without frames") {
-  Context ctx(2);
-  const Offsets ptr = offsets({5, 40});
-  const TensorReps reps("8x0n+2x1n");
-  Tape tape(ctx);
-  const Var qkv = tape.constant(to_tensor(ctx, normal({45, 6 * 16}, 1), DType::f64));
-  const Var frames = tape.constant(to_tensor(ctx, repeated(random_rotation(1) * random_boost(2, 1), 45), DType::f64));
-  const Var with = attention(qkv, to_ptr(ctx, ptr), {.heads = 2}, {frames, reps}),
-            without = attention(qkv, to_ptr(ctx, ptr), {.heads = 2});
-  // Vectors meet by their invariant product there, by a sum of squares here: only scalars agree.
-  CHECK(largest_difference(with.value(), without.value()) > 1e-3);
-  const TensorReps scalars("16x0n");
-  CHECK(largest_difference(attention(qkv, to_ptr(ctx, ptr), {.heads = 2}, {frames, scalars}).value(),
-                           without.value()) == 0);
+  for (Device device : devices()) {
+    Context ctx(device, 2);
+    const Offsets ptr = offsets({5, 40});
+    const TensorReps reps("8x0n+2x1n");
+    Tape tape(ctx);
+    const Var qkv = tape.constant(to_tensor(ctx, normal({45, 6 * 16}, 1), DType::f64));
+    const Var frames = tape.constant(to_tensor(ctx, repeated(random_rotation(1) * random_boost(2, 1), 45), DType::f64));
+    const Var with = attention(qkv, to_ptr(ctx, ptr), {.heads = 2}, {frames, reps}),
+              without = attention(qkv, to_ptr(ctx, ptr), {.heads = 2});
+    // Vectors meet by their invariant product there, by a sum of squares here: only scalars agree.
+    CHECK(largest_difference(with.value(), without.value()) > 1e-3);
+    const TensorReps scalars("16x0n");
+    CHECK(largest_difference(attention(qkv, to_ptr(ctx, ptr), {.heads = 2}, {frames, scalars}).value(),
+                             without.value()) == 0);
+  }
 }
 
 TEST_CASE("a change of the laboratory changes nothing in local frames") {

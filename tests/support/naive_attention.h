@@ -15,7 +15,7 @@ inline Offsets offsets(const std::vector<int64_t>& lengths) {
   return ptr;
 }
 inline Tensor to_ptr(Context& ctx, const Offsets& ptr) {
-  return ctx.of({static_cast<int64_t>(ptr.size())}, DType::i32, ptr);
+  return ctx.offsets(std::vector<int32_t>(ptr.begin(), ptr.end()));
 }
 
 /// Heads of one segment in a fused or separate array: the oracle's own reading of the layouts.
