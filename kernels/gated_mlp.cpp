@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "kernels/gated_mlp_amx.h"
+#include "kernels/gated_unit_math.h"
 #include "kernels/gated_unit_rows.h"
 #include "kernels/linear_parts.h"
 #include "kernels/lorentz_norm_rows.h"
@@ -257,40 +258,49 @@ void gated_mlp_backward(Context& ctx, const Sizes& n, const W* dyv, const W* dys
 }  // namespace
 }  // namespace cpu
 
+namespace cuda {  // gated_mlp_cuda.cpp
+void gated_mlp(Context& ctx, const Tensor& v, const Tensor& s, const GatedWeights& vectors, const GatedWeights& scalars,
+               double eps, Unary f, Tensor& yv, Tensor& ys);
+void gated_mlp_backward(Context& ctx, const Tensor& dyv, const Tensor& dys, const Tensor& v, const Tensor& s,
+                        const GatedWeights& vectors, const GatedWeights& scalars, double eps, Unary f,
+                        const GatedMlpGradients& gradients);
+}  // namespace cuda
+
 namespace {
 
-void check_weights(const char* where, const char* name, const GatedWeights& w, int64_t inputs, int64_t channels,
-                   const Weights& like) {
+void check_weights(const Context& ctx, const char* where, const char* name, const GatedWeights& w, int64_t inputs,
+                   int64_t channels, const Weights& like) {
   auto of = [&](const char* part) { return fmt::format("{}_{}", part, name); };
   const DType dtype = like.tensor().dtype();
-  check(where, of("down"), w.down->tensor()).rank(2).dtype(dtype);
+  check(ctx, where, of("down"), w.down->tensor()).rank(2).dtype(dtype);
   const int64_t H = w.down->tensor().dim(1);
-  check(where, of("down"), w.down->tensor()).shape({channels, H});
-  check(where, of("up"), w.up->tensor()).shape({inputs * H, channels}).dtype(dtype);
+  check(ctx, where, of("down"), w.down->tensor()).shape({channels, H});
+  check(ctx, where, of("up"), w.up->tensor()).shape({inputs * H, channels}).dtype(dtype);
   for (const Weights* other : {w.up, w.down})
     if (other->products() != like.products())
       fail(where, "weights multiply in {} and in {}; expected the same", other->products(), like.products());
-  if (w.up_bias.defined()) check(where, "up_bias", w.up_bias).shape({inputs * H}).dtype(dtype);
-  if (w.down_bias.defined()) check(where, "down_bias", w.down_bias).shape({channels}).dtype(dtype);
+  if (w.up_bias.defined()) check(ctx, where, "up_bias", w.up_bias).shape({inputs * H}).dtype(dtype);
+  if (w.down_bias.defined()) check(ctx, where, "down_bias", w.down_bias).shape({channels}).dtype(dtype);
 }
 
-cpu::Sizes check_mlp(const char* where, const Tensor& v, const Tensor& s, const GatedWeights& vectors,
-                     const GatedWeights& scalars, const char* name_v, const Tensor& yv, const char* name_s,
-                     const Tensor& ys) {
-  check(where, "v", v).rank(3).compute();
-  check(where, "s", s).rank(2).dtype(v.dtype());
+cpu::Sizes check_mlp(const Context& ctx, const char* where, const Tensor& v, const Tensor& s,
+                     const GatedWeights& vectors, const GatedWeights& scalars, Unary f, const char* name_v,
+                     const Tensor& yv, const char* name_s, const Tensor& ys) {
+  check(ctx, where, "v", v).rank(3).compute();
+  check(ctx, where, "s", s).rank(2).dtype(v.dtype());
   if (v.dim(1) != 4) fail(where, "v has shape {}, expected 4 components along its second axis", v.shape());
   if (s.dim(0) != v.dim(0)) fail(where, "s has {} tokens, v has {}", s.dim(0), v.dim(0));
   if (v.dim(2) + s.dim(1) == 0) fail(where, "v and s have 0 channels");
   if (!scalars.up || !scalars.down || !vectors.up != !vectors.down)
     fail(where, "weights are missing, expected up and down, or neither for vectors");
-  check(where, "up_s", scalars.up->tensor()).dtype(v.dtype());
-  check_weights(where, "s", scalars, 2, s.dim(1), *scalars.up);
-  if (vectors.up) check_weights(where, "v", vectors, 3, v.dim(2), *scalars.up);
+  check(ctx, where, "up_s", scalars.up->tensor()).dtype(v.dtype());
+  check_weights(ctx, where, "s", scalars, 2, s.dim(1), *scalars.up);
+  if (vectors.up) check_weights(ctx, where, "v", vectors, 3, v.dim(2), *scalars.up);
   if (vectors.up_bias.defined() || vectors.down_bias.defined()) fail(where, "vectors have biases, expected none");
   if (!vectors.up && yv.defined()) fail(where, "{} is there, but no weights for vectors", name_v);
-  if (vectors.up) check(where, name_v, yv).like(v);
-  check(where, name_s, ys).like(s);
+  if (vectors.up) check(ctx, where, name_v, yv).like(v);
+  check(ctx, where, name_s, ys).like(s);
+  if (!gated::with_function(f, [](auto) {})) fail(where, "f is none of gelu, relu, silu, sigmoid and tanh");
   return {v.dim(0), v.dim(2), s.dim(1)};
 }
 
@@ -303,9 +313,11 @@ double weights_size(const GatedWeights& w) {
 void gated_mlp(Context& ctx, const Tensor& v, const Tensor& s, const GatedWeights& vectors, const GatedWeights& scalars,
                double eps, Unary f, Tensor& yv, Tensor& ys) {
   const char* where = "gated_mlp";
-  const cpu::Sizes n = check_mlp(where, v, s, vectors, scalars, "yv", yv, "ys", ys);
+  const cpu::Sizes n = check_mlp(ctx, where, v, s, vectors, scalars, f, "yv", yv, "ys", ys);
   const double products = 4 * weights_size(vectors) + weights_size(scalars);
   const auto scope = ctx.profiler().scope(where, v.bytes() + s.bytes() + yv.bytes() + ys.bytes(), 2. * n.T * products);
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::gated_mlp(ctx, v, s, vectors, scalars, eps, f, yv, ys);
   dispatch_products(where, v.dtype(), scalars.up->products(), [&](auto type, auto product) {
     using W = typename decltype(type)::type;
     using P = typename decltype(product)::type;
@@ -317,24 +329,26 @@ void gated_mlp_backward(Context& ctx, const Tensor& dyv, const Tensor& dys, cons
                         const GatedWeights& vectors, const GatedWeights& scalars, double eps, Unary f,
                         const GatedMlpGradients& g) {
   const char* where = "gated_mlp_backward";
-  const cpu::Sizes n = check_mlp(where, v, s, vectors, scalars, "dyv", dyv, "dys", dys);
+  const cpu::Sizes n = check_mlp(ctx, where, v, s, vectors, scalars, f, "dyv", dyv, "dys", dys);
   if (!g.dv || !g.ds) fail(where, "dv or ds is not there");
-  check(where, "dv", *g.dv).like(v);
-  check(where, "ds", *g.ds).like(s);
+  check(ctx, where, "dv", *g.dv).like(v);
+  check(ctx, where, "ds", *g.ds).like(s);
   auto check_gradient = [&](const char* name, const Tensor* t, const Weights* w) {
     if (t && !w) fail(where, "{} is asked for, but these weights are not there", name);
-    if (t) check(where, name, *t).like(w->tensor());
+    if (t) check(ctx, where, name, *t).like(w->tensor());
   };
   check_gradient("dup_v", g.up_v, vectors.up);
   check_gradient("ddown_v", g.down_v, vectors.down);
   check_gradient("dup_s", g.up_s, scalars.up);
   check_gradient("ddown_s", g.down_s, scalars.down);
-  if (g.up_bias) check(where, "dup_bias", *g.up_bias).shape({scalars.up->tensor().dim(0)}).dtype(s.dtype());
-  if (g.down_bias) check(where, "ddown_bias", *g.down_bias).shape({n.S}).dtype(s.dtype());
+  if (g.up_bias) check(ctx, where, "dup_bias", *g.up_bias).shape({scalars.up->tensor().dim(0)}).dtype(s.dtype());
+  if (g.down_bias) check(ctx, where, "ddown_bias", *g.down_bias).shape({n.S}).dtype(s.dtype());
   // Forward once more without `down`, and two products for each of both.
   const double products = 4 * weights_size(vectors) + weights_size(scalars);
   const auto scope =
       ctx.profiler().scope(where, 2. * v.bytes() + 2. * s.bytes() + dyv.bytes() + dys.bytes(), 5.3 * n.T * products);
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::gated_mlp_backward(ctx, dyv, dys, v, s, vectors, scalars, eps, f, g);
   dispatch_products(where, v.dtype(), scalars.up->products(), [&](auto type, auto product) {
     using W = typename decltype(type)::type;
     using P = typename decltype(product)::type;

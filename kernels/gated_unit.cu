@@ -1,4 +1,5 @@
 #include "kernels/gated_unit_math.h"
+#include "kernels/norm_types.h"
 #include "kernels/team.cuh"
 
 namespace lightcone::kernels {
@@ -33,8 +34,8 @@ struct Unit {
 };
 
 // A thread takes one pack of channels of one token at a time.
-template <int parts, int V, class X>
-__global__ void gated_unit_kernel(int64_t n, Channels<V> channels, const X* x, Unary f, X* y) {
+template <int parts, int V, class X, class Y>
+__global__ void gated_unit_kernel(int64_t n, Channels<V> channels, const X* x, Unary f, Y* y) {
   using Operands = Unit<parts, V, X>;
   using S = sum_type<X>;
   cuda::Place place(channels.packs());
@@ -48,17 +49,17 @@ __global__ void gated_unit_kernel(int64_t n, Channels<V> channels, const X* x, U
     });
 #pragma unroll
     for (int p = 0; p < parts; ++p) {
-      Pack<X, V> out;
+      Pack<Y, V> out;
 #pragma unroll
-      for (int k = 0; k < V; ++k) out.at[k] = X(S(in.x[p].at[k]) * gate[k]);
+      for (int k = 0; k < V; ++k) out.at[k] = Y(S(in.x[p].at[k]) * gate[k]);
       channels.store(y + (place.row * parts + p) * channels.n, c, out);
     }
   }
 }
 
 // As above. dx may be x: what a thread writes it alone has read, before.
-template <int parts, int V, class X>
-__global__ void gated_unit_backward_kernel(int64_t n, Channels<V> channels, const X* dy, const X* x, Unary f, X* dx) {
+template <int parts, int V, class X, class D>
+__global__ void gated_unit_backward_kernel(int64_t n, Channels<V> channels, const X* dy, const X* x, Unary f, D* dx) {
   using Operands = Unit<parts, V, X>;
   using S = sum_type<X>;
   cuda::Place place(channels.packs());
@@ -84,19 +85,19 @@ __global__ void gated_unit_backward_kernel(int64_t n, Channels<V> channels, cons
       for (int p = 0; p < parts; ++p) dot += S(g[p].at[k]) * S(in.x[p].at[k]);
       slope[k] *= dot;
     }
-    X* out = dx + place.row * parts * row;
+    D* out = dx + place.row * parts * row;
 #pragma unroll
     for (int p = 0; p < parts; ++p, out += row) {
       const S sign = p == 0 ? 1 : -1;
-      Pack<X, V> of_x, of_a, of_b;
+      Pack<D, V> of_x, of_a, of_b;
 #pragma unroll
       for (int k = 0; k < V; ++k) {
-        of_x.at[k] = X(S(g[p].at[k]) * gate[k]);
+        of_x.at[k] = D(S(g[p].at[k]) * gate[k]);
         if constexpr (parts == 4) {
-          of_a.at[k] = X(sign * slope[k] * S(in.b[p].at[k]));
-          of_b.at[k] = X(sign * slope[k] * S(in.a[p].at[k]));
+          of_a.at[k] = D(sign * slope[k] * S(in.b[p].at[k]));
+          of_b.at[k] = D(sign * slope[k] * S(in.a[p].at[k]));
         } else {
-          of_a.at[k] = X(slope[k]);
+          of_a.at[k] = D(slope[k]);
         }
       }
       channels.store(out, c, of_x);
@@ -106,17 +107,18 @@ __global__ void gated_unit_backward_kernel(int64_t n, Channels<V> channels, cons
   }
 }
 
-// run(std::integral_constant<int, parts>, std::integral_constant<int, V>, X()) for x. Packs of scalars have 16 bytes,
-// those of vectors 8, of which a thread has 16 on their way at a time.
+// run(std::integral_constant<int, parts>, std::integral_constant<int, V>, X(), Y()) for x and the dtype of the result.
+// Packs of scalars have 16 bytes, those of vectors 8, of which a thread has 16 on their way at a time.
 template <class F>
-void dispatch(const char* where, const Tensor& x, F&& run) {
-  dispatch_compute(where, x.dtype(), [&](auto type) {
-    using X = typename decltype(type)::type;
+void dispatch(const char* where, const Tensor& x, DType result, F&& run) {
+  dispatch_narrow(where, x.dtype(), result, [&](auto in, auto out) {
+    using X = typename decltype(in)::type;
+    using Y = typename decltype(out)::type;
     constexpr int V = cuda::pack_size<X>;
     if (x.rank() == 3)
-      run(std::integral_constant<int, 4>(), std::integral_constant<int, V / 2>(), X());
+      run(std::integral_constant<int, 4>(), std::integral_constant<int, V / 2>(), X(), Y());
     else
-      run(std::integral_constant<int, 1>(), std::integral_constant<int, V>(), X());
+      run(std::integral_constant<int, 1>(), std::integral_constant<int, V>(), X(), Y());
   });
 }
 
@@ -125,24 +127,26 @@ void dispatch(const char* where, const Tensor& x, F&& run) {
 namespace cuda {
 
 void gated_unit(Context& ctx, const Tensor& x, Unary f, Tensor& y) {
-  dispatch("gated_unit", x,
-           [&]<int parts, int V, class X>(std::integral_constant<int, parts>, std::integral_constant<int, V>, X) {
-             const Channels<V> channels(y.dim(-1), x.data<X>(), y.data<X>());
-             const int64_t n = x.dim(0) * channels.packs();
-             launch(ctx, "gated_unit", gated_unit_kernel<parts, V, X>, {blocks_for(n), block_threads}, n, channels,
-                    x.data<X>(), f, y.data<X>());
-           });
+  auto run = [&]<int parts, int V, class X, class Y>(std::integral_constant<int, parts>, std::integral_constant<int, V>,
+                                                     X, Y) {
+    const Channels<V> channels(y.dim(-1), x.data<X>(), y.data<Y>());
+    const int64_t n = x.dim(0) * channels.packs();
+    launch(ctx, "gated_unit", gated_unit_kernel<parts, V, X, Y>, {blocks_for(n), block_threads}, n, channels,
+           x.data<X>(), f, y.data<Y>());
+  };
+  dispatch("gated_unit", x, y.dtype(), run);
 }
 
 void gated_unit_backward(Context& ctx, const Tensor& dy, const Tensor& x, Unary f, Tensor& dx) {
   const char* where = "gated_unit_backward";
-  dispatch(where, x,
-           [&]<int parts, int V, class X>(std::integral_constant<int, parts>, std::integral_constant<int, V>, X) {
-             const Channels<V> channels(dy.dim(-1), dy.data<X>(), x.data<X>(), dx.data<X>());
-             const int64_t n = x.dim(0) * channels.packs();
-             launch(ctx, where, gated_unit_backward_kernel<parts, V, X>, {blocks_for(n), block_threads}, n, channels,
-                    dy.data<X>(), x.data<X>(), f, dx.data<X>());
-           });
+  auto run = [&]<int parts, int V, class X, class D>(std::integral_constant<int, parts>, std::integral_constant<int, V>,
+                                                     X, D) {
+    const Channels<V> channels(dy.dim(-1), dy.data<X>(), x.data<X>(), dx.data<D>());
+    const int64_t n = x.dim(0) * channels.packs();
+    launch(ctx, where, gated_unit_backward_kernel<parts, V, X, D>, {blocks_for(n), block_threads}, n, channels,
+           dy.data<X>(), x.data<X>(), f, dx.data<D>());
+  };
+  dispatch(where, x, dx.dtype(), run);
 }
 
 }  // namespace cuda

@@ -247,24 +247,36 @@ void project_from_heads_backward(Context& ctx, const Sizes& n, const W* dyv, con
 }  // namespace
 }  // namespace cpu
 
+namespace cuda {  // heads_projection.cu
+void project_to_heads(Context& ctx, const Tensor& v, const Tensor& s, const ProjectionWeights& w, bool normalise,
+                      const HeadGroups& groups, double eps, Tensor& y);
+void project_to_heads_backward(Context& ctx, const Tensor& dy, const Tensor& v, const Tensor& s,
+                               const ProjectionWeights& w, bool normalise, const HeadGroups& groups, double eps,
+                               const Tensor& add_v, const Tensor& add_s, const ProjectionGradients& gradients);
+void project_from_heads(Context& ctx, const Tensor& x, const ProjectionWeights& w, const Tensor& residual_v,
+                        const Tensor& residual_s, Tensor& yv, Tensor& ys);
+void project_from_heads_backward(Context& ctx, const Tensor& dyv, const Tensor& dys, const Tensor& x,
+                                 const ProjectionWeights& w, const FromHeadsGradients& gradients);
+}  // namespace cuda
+
 namespace {
 
 // Of weights [out, in] or, from heads, [in, out] as they are told.
-cpu::Sizes check_projection(const char* where, const Tensor& v, const char* name_v, const Tensor& s, const char* name_s,
-                            const ProjectionWeights& w, bool to_heads, const HeadGroups& groups, const Tensor& y,
-                            const char* name_y) {
-  check(where, name_v, v).rank(3).compute();
-  check(where, name_s, s).rank(2).dtype(v.dtype());
+cpu::Sizes check_projection(const Context& ctx, const char* where, const Tensor& v, const char* name_v, const Tensor& s,
+                            const char* name_s, const ProjectionWeights& w, bool to_heads, const HeadGroups& groups,
+                            const Tensor& y, const char* name_y) {
+  check(ctx, where, name_v, v).rank(3).compute();
+  check(ctx, where, name_s, s).rank(2).dtype(v.dtype());
   const int64_t T = v.dim(0), V = v.dim(2), S = s.dim(1);
   if (v.dim(1) != 4) fail(where, "{} has shape {}, expected 4 components along its second axis", name_v, v.shape());
   if (s.dim(0) != T) fail(where, "{} has {} tokens, {} has {}", name_s, s.dim(0), name_v, T);
   if (V + S == 0) fail(where, "{} and {} have 0 channels", name_v, name_s);
-  check(where, "w_v", w.v->tensor()).rank(2).dtype(v.dtype());
-  check(where, "w_s", w.s->tensor()).rank(2).dtype(v.dtype());
+  check(ctx, where, "w_v", w.v->tensor()).rank(2).dtype(v.dtype());
+  check(ctx, where, "w_s", w.s->tensor()).rank(2).dtype(v.dtype());
   const int heads_axis = to_heads ? 0 : 1;
   const int64_t rows_v = w.v->tensor().dim(heads_axis), rows_s = w.s->tensor().dim(heads_axis);
-  check(where, "w_v", w.v->tensor()).shape(to_heads ? Shape{rows_v, V} : Shape{V, rows_v});
-  check(where, "w_s", w.s->tensor()).shape(to_heads ? Shape{rows_s, S} : Shape{S, rows_s});
+  check(ctx, where, "w_v", w.v->tensor()).shape(to_heads ? Shape{rows_v, V} : Shape{V, rows_v});
+  check(ctx, where, "w_s", w.s->tensor()).shape(to_heads ? Shape{rows_s, S} : Shape{S, rows_s});
   if (w.v->products() != w.s->products())
     fail(where, "w_v multiplies in {}, w_s in {}; expected the same", w.v->products(), w.s->products());
   const int64_t G = groups.count;
@@ -273,9 +285,9 @@ cpu::Sizes check_projection(const char* where, const Tensor& v, const char* name
          rows_s, G);
   if (groups.lowered_begin < 0 || groups.lowered_end > G)
     fail(where, "groups {} to {} are lowered, expected some of {}", groups.lowered_begin, groups.lowered_end, G);
-  if (w.bias.defined()) check(where, "bias", w.bias).shape({to_heads ? rows_s : S}).dtype(v.dtype());
-  check_activation(where, name_y, y, *w.v);
-  check(where, name_y, y).shape({G, T, (4 * rows_v + rows_s) / G});
+  if (w.bias.defined()) check(ctx, where, "bias", w.bias).shape({to_heads ? rows_s : S}).dtype(v.dtype());
+  check_activation(ctx, where, name_y, y, *w.v);
+  check(ctx, where, name_y, y).shape({G, T, (4 * rows_v + rows_s) / G});
   return {T, V, S, groups, rows_v / G, rows_s / G};
 }
 
@@ -288,8 +300,8 @@ void dispatch_projection(const char* where, DType w, DType y, DType products, F&
   });
 }
 
-HeadGroups heads_of(const char* where, const Tensor& x) {
-  check(where, "x", x).rank(3);
+HeadGroups heads_of(const Context& ctx, const char* where, const Tensor& x) {
+  check(ctx, where, "x", x).rank(3);
   return {.count = x.dim(0)};
 }
 
@@ -300,8 +312,10 @@ double products_of(const ProjectionWeights& w) { return 4. * w.v->tensor().numel
 void project_to_heads(Context& ctx, const Tensor& v, const Tensor& s, const ProjectionWeights& w, bool normalise,
                       const HeadGroups& groups, double eps, Tensor& y) {
   const char* where = "project_to_heads";
-  const cpu::Sizes n = check_projection(where, v, "v", s, "s", w, true, groups, y, "y");
+  const cpu::Sizes n = check_projection(ctx, where, v, "v", s, "s", w, true, groups, y, "y");
   const auto scope = ctx.profiler().scope(where, v.bytes() + s.bytes() + y.bytes(), 2. * n.T * products_of(w));
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::project_to_heads(ctx, v, s, w, normalise, groups, eps, y);
   dispatch_projection(where, v.dtype(), y.dtype(), w.v->products(), [&](auto type, auto out, auto product) {
     using W = typename decltype(type)::type;
     using Y = typename decltype(out)::type;
@@ -314,17 +328,20 @@ void project_to_heads_backward(Context& ctx, const Tensor& dy, const Tensor& v, 
                                const ProjectionWeights& w, bool normalise, const HeadGroups& groups, double eps,
                                const Tensor& add_v, const Tensor& add_s, const ProjectionGradients& g) {
   const char* where = "project_to_heads_backward";
-  const cpu::Sizes n = check_projection(where, v, "v", s, "s", w, true, groups, dy, "dy");
+  const cpu::Sizes n = check_projection(ctx, where, v, "v", s, "s", w, true, groups, dy, "dy");
   if (!g.dv || !g.ds) fail(where, "dv or ds is not there");
-  check(where, "dv", *g.dv).like(v);
-  check(where, "ds", *g.ds).like(s);
-  if (add_v.defined()) check(where, "add_v", add_v).like(v);
-  if (add_s.defined()) check(where, "add_s", add_s).like(s);
-  if (g.w_v) check(where, "dw_v", *g.w_v).like(w.v->tensor());
-  if (g.w_s) check(where, "dw_s", *g.w_s).like(w.s->tensor());
-  if (g.bias) check(where, "dbias", *g.bias).shape({n.rows_s()}).dtype(v.dtype());
+  check(ctx, where, "dv", *g.dv).like(v);
+  check(ctx, where, "ds", *g.ds).like(s);
+  if (add_v.defined()) check(ctx, where, "add_v", add_v).like(v);
+  if (add_s.defined()) check(ctx, where, "add_s", add_s).like(s);
+  if (g.w_v) check(ctx, where, "dw_v", *g.w_v).like(w.v->tensor());
+  if (g.w_s) check(ctx, where, "dw_s", *g.w_s).like(w.s->tensor());
+  if (g.bias) check(ctx, where, "dbias", *g.bias).shape({n.rows_s()}).dtype(v.dtype());
   const auto scope = ctx.profiler().scope(
       where, 2. * (v.bytes() + s.bytes()) + add_v.bytes() + add_s.bytes() + dy.bytes(), 6. * n.T * products_of(w));
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda)
+      return cuda::project_to_heads_backward(ctx, dy, v, s, w, normalise, groups, eps, add_v, add_s, g);
   dispatch_projection(where, v.dtype(), dy.dtype(), w.v->products(), [&](auto type, auto out, auto product) {
     using W = typename decltype(type)::type;
     using Y = typename decltype(out)::type;
@@ -337,14 +354,16 @@ void project_to_heads_backward(Context& ctx, const Tensor& dy, const Tensor& v, 
 void project_from_heads(Context& ctx, const Tensor& x, const ProjectionWeights& w, const Tensor& residual_v,
                         const Tensor& residual_s, Tensor& yv, Tensor& ys) {
   const char* where = "project_from_heads";
-  const cpu::Sizes n = check_projection(where, yv, "yv", ys, "ys", w, false, heads_of(where, x), x, "x");
+  const cpu::Sizes n = check_projection(ctx, where, yv, "yv", ys, "ys", w, false, heads_of(ctx, where, x), x, "x");
   if (residual_v.defined() != residual_s.defined()) fail(where, "of the residuals one is there, expected both or none");
   if (residual_v.defined()) {
-    check(where, "residual_v", residual_v).like(yv);
-    check(where, "residual_s", residual_s).like(ys);
+    check(ctx, where, "residual_v", residual_v).like(yv);
+    check(ctx, where, "residual_s", residual_s).like(ys);
   }
   const auto scope = ctx.profiler().scope(
       where, x.bytes() + yv.bytes() + ys.bytes() + residual_v.bytes() + residual_s.bytes(), 2. * n.T * products_of(w));
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::project_from_heads(ctx, x, w, residual_v, residual_s, yv, ys);
   dispatch_projection(where, yv.dtype(), x.dtype(), w.v->products(), [&](auto type, auto in, auto product) {
     using W = typename decltype(type)::type;
     using Y = typename decltype(in)::type;
@@ -357,12 +376,14 @@ void project_from_heads(Context& ctx, const Tensor& x, const ProjectionWeights& 
 void project_from_heads_backward(Context& ctx, const Tensor& dyv, const Tensor& dys, const Tensor& x,
                                  const ProjectionWeights& w, const FromHeadsGradients& g) {
   const char* where = "project_from_heads_backward";
-  const cpu::Sizes n = check_projection(where, dyv, "dyv", dys, "dys", w, false, heads_of(where, x), x, "x");
-  if (g.dx) check(where, "dx", *g.dx).like(x);
-  if (g.w_v) check(where, "dw_v", *g.w_v).like(w.v->tensor());
-  if (g.w_s) check(where, "dw_s", *g.w_s).like(w.s->tensor());
-  if (g.bias) check(where, "dbias", *g.bias).shape({n.S}).dtype(dys.dtype());
+  const cpu::Sizes n = check_projection(ctx, where, dyv, "dyv", dys, "dys", w, false, heads_of(ctx, where, x), x, "x");
+  if (g.dx) check(ctx, where, "dx", *g.dx).like(x);
+  if (g.w_v) check(ctx, where, "dw_v", *g.w_v).like(w.v->tensor());
+  if (g.w_s) check(ctx, where, "dw_s", *g.w_s).like(w.s->tensor());
+  if (g.bias) check(ctx, where, "dbias", *g.bias).shape({n.S}).dtype(dys.dtype());
   const auto scope = ctx.profiler().scope(where, 2. * x.bytes() + dyv.bytes() + dys.bytes(), 4. * n.T * products_of(w));
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::project_from_heads_backward(ctx, dyv, dys, x, w, g);
   dispatch_projection(where, dyv.dtype(), x.dtype(), w.v->products(), [&](auto type, auto in, auto product) {
     using W = typename decltype(type)::type;
     using Y = typename decltype(in)::type;

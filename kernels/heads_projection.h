@@ -4,8 +4,8 @@
 namespace lightcone::kernels {
 
 // The ways of Lorentz vectors and scalars into the attention of L-GATr-slim and out of it (Petitjean, Plehn, Spinner,
-// Köthe, arXiv:2512.17011), each in one pass over the tokens. Attention sees each head, or group, in one piece,
-// y [G, T, D] with D = 4 Cv + Cs (Layout::heads):
+// Köthe, arXiv:2512.17011), each in one pass over the tokens on the CPU. Attention sees each head, or group, in one
+// piece, y [G, T, D] with D = 4 Cv + Cs (Layout::heads):
 //
 //     y[g, t, p Cv + c]        component p of vector channel g Cv + c
 //     y[g, t, 4 Cv + c]        scalar channel g Cs + c

@@ -2,15 +2,10 @@
 
 #include "engine/check.h"
 #include "engine/threads.h"
+#include "kernels/lorentz_norm_cuda.h"
 #include "kernels/lorentz_norm_rows.h"
 
 namespace lightcone::kernels {
-
-namespace cuda {  // lorentz_norm.cu
-void lorentz_norm(Context& ctx, const Tensor& v, const Tensor& s, int64_t groups, double eps, Tensor& yv, Tensor& ys);
-void lorentz_norm_backward(Context& ctx, const Tensor& dyv, const Tensor& dys, const Tensor& v, const Tensor& s,
-                           int64_t groups, double eps, Tensor& dv, Tensor& ds);
-}  // namespace cuda
 
 namespace {
 
@@ -68,7 +63,8 @@ void lorentz_norm_backward(Context& ctx, const Tensor& dyv, const Tensor& dys, c
   check(ctx, where, "ds", ds).like(s);
   const auto scope = ctx.profiler().scope(where, 3. * (v.bytes() + s.bytes()), n.T * (31. * n.V + 7. * n.N));
   if constexpr (built_with_cuda)
-    if (ctx.device() == Device::cuda) return cuda::lorentz_norm_backward(ctx, dyv, dys, v, s, groups, eps, dv, ds);
+    if (ctx.device() == Device::cuda)
+      return cuda::lorentz_norm_backward(ctx, dyv, dys, v, s, groups, eps, {}, {}, dv, ds);
   dispatch_compute(where, v.dtype(), [&](auto type) {
     using X = typename decltype(type)::type;
     for_tokens<sum_type<X>>(ctx, n, groups, eps, [&](auto& rows, int64_t t) {

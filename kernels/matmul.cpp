@@ -128,8 +128,8 @@ void matmul_rows(Context& ctx, int64_t M, int64_t N, int64_t K, const In* a, boo
 namespace cuda {  // matmul.cu
 void linear(Context& ctx, const char* where, LinearSizes n, const Tensor& x, const Weights& w, const Tensor& b,
             Epilogue epilogue, const Tensor& residual, Tensor& pre, Tensor& y);
-void linear_backward(Context& ctx, const char* where, LinearSizes n, const Tensor& dy, const Tensor* pre,
-                     const Tensor& x, const Weights& w, Tensor* dx, Tensor* dw, Tensor* db);
+void linear_backward(Context& ctx, const char* where, const Tensor& dy, const Tensor* pre, const Tensor& x,
+                     const Weights& w, Tensor* dx, Tensor* dw, Tensor* db);
 void matmul(Context& ctx, const Tensor& a, const Tensor& b, bool transpose_a, bool transpose_b, Tensor& c,
             DType products);
 }  // namespace cuda
@@ -196,7 +196,7 @@ void backward(const char* where, Context& ctx, const Tensor& dy, const Tensor* p
       ctx.profiler().scope(where, dy.bytes() + (pre ? pre->bytes() : 0) + 2. * x.bytes() + 2. * w.tensor().bytes(),
                            2. * T * N * K * ((dx != nullptr) + (dw != nullptr)));
   if constexpr (built_with_cuda)
-    if (ctx.device() == Device::cuda) return cuda::linear_backward(ctx, where, {T, N, K}, dy, pre, x, w, dx, dw, db);
+    if (ctx.device() == Device::cuda) return cuda::linear_backward(ctx, where, dy, pre, x, w, dx, dw, db);
   dispatch_linear(where, x.dtype(), dy.dtype(), w, [&](auto in, auto out, auto weights, auto products) {
     using X = typename decltype(in)::type;
     using Y = typename decltype(out)::type;

@@ -2,6 +2,7 @@
 #include "kernels/device.cuh"
 #include "kernels/elementwise.h"
 #include "kernels/elementwise_math.h"
+#include "kernels/linear_cuda.h"
 #include "kernels/linear_parts.h"
 
 namespace lightcone::kernels {
@@ -63,14 +64,6 @@ void finish(Context& ctx, const char* where, int64_t n, int64_t cols, const sum_
   cols % V == 0 ? run(std::integral_constant<int, V>()) : run(std::integral_constant<int, 1>());
 }
 
-/// t in `dtype`; a copy if that is another.
-Tensor rounded(Context& ctx, const Tensor& t, DType dtype) {
-  if (t.dtype() == dtype) return t;
-  Tensor copy = ctx.empty(t.shape(), dtype);
-  cast(ctx, t, copy);
-  return copy;
-}
-
 using lightcone::cuda::Product;
 
 // c = a b with c's rows (or what is summed) as what varies; zeros where there is nothing to sum.
@@ -79,11 +72,81 @@ void multiply(Context& ctx, const char* where, const Product& p, Tensor& c) {
   lightcone::cuda::multiply(ctx, where, p);
 }
 
+/// The product of all extents but the last.
+int64_t rows_of(const Tensor& t) {
+  int64_t rows = 1;
+  for (int axis = 0; axis + 1 < t.rank(); ++axis) rows *= t.dim(axis);
+  return rows;
+}
+
 }  // namespace
 
 namespace cuda {
 
-void column_sums(Context& ctx, const char* where, const Tensor& x, Tensor& y);  // reduce.cu
+Tensor rounded(Context& ctx, const Tensor& t, DType dtype) {
+  if (t.dtype() == dtype) return t;
+  Tensor copy = ctx.empty(t.shape(), dtype);
+  cast(ctx, t, copy);
+  return copy;
+}
+
+void product(Context& ctx, const char* where, const Tensor& x, const Weights& w, const Tensor& b, const Tensor& add,
+             Tensor& y) {
+  const int64_t N = w.tensor().dim(0), K = w.tensor().dim(1);
+  if (y.numel() == 0) return;
+  const Tensor bias = b.defined() ? rounded(ctx, b, y.dtype()) : Tensor();
+  if (K == 0) {
+    add.defined() ? scale(ctx, add, 1, y) : ctx.allocator().clear(y.raw(), y.bytes());
+    if (b.defined()) add_row(ctx, y, bias, y);
+    return;
+  }
+  const Tensor in = rounded(ctx, x, w.products());
+  lightcone::cuda::multiply(ctx, where,
+                            {.M = rows_of(y),
+                             .N = N,
+                             .K = K,
+                             .factors = w.products(),
+                             .result = y.dtype(),
+                             .a = {in.raw()},
+                             .b = {w.factor(ctx).raw(), true},
+                             .c = y.raw(),
+                             .bias = b.defined() ? bias.raw() : nullptr,
+                             .add = add.defined() ? add.raw() : nullptr});
+}
+
+void product_backward(Context& ctx, const char* where, const Tensor& dy, const Weights& w, const Tensor& add,
+                      Tensor& dx) {
+  const int64_t N = w.tensor().dim(0), K = w.tensor().dim(1);
+  if (dx.numel() == 0) return;
+  if (N == 0 && add.defined()) return scale(ctx, add, 1, dx);
+  const Tensor factor = rounded(ctx, dy, w.products());
+  multiply(ctx, where,
+           {.M = rows_of(dx),
+            .N = K,
+            .K = N,
+            .factors = w.products(),
+            .result = dx.dtype(),
+            .a = {factor.raw()},
+            .b = {w.factor(ctx).raw()},
+            .c = dx.raw(),
+            .add = add.defined() ? add.raw() : nullptr},
+           dx);
+}
+
+void product_weights(Context& ctx, const char* where, const Tensor& dy, const Tensor& x, const Weights& w, Tensor& dw) {
+  const Tensor factor = rounded(ctx, dy, w.products()), in = rounded(ctx, x, w.products());
+  multiply(ctx, where,
+           {.M = dw.dim(0),
+            .N = dw.dim(1),
+            .K = rows_of(dy),
+            .factors = w.products(),
+            .result = dw.dtype(),
+            .a = {factor.raw(), true},
+            .b = {in.raw()},
+            .c = dw.raw(),
+            .varies = Product::Varies::terms},
+           dw);
+}
 
 void linear(Context& ctx, const char* where, LinearSizes n, const Tensor& x, const Weights& w, const Tensor& b,
             Epilogue epilogue, const Tensor& residual, Tensor& pre, Tensor& y) {
@@ -124,8 +187,8 @@ void linear(Context& ctx, const char* where, LinearSizes n, const Tensor& x, con
   });
 }
 
-void linear_backward(Context& ctx, const char* where, LinearSizes n, const Tensor& dy, const Tensor* pre,
-                     const Tensor& x, const Weights& w, Tensor* dx, Tensor* dw, Tensor* db) {
+void linear_backward(Context& ctx, const char* where, const Tensor& dy, const Tensor* pre, const Tensor& x,
+                     const Weights& w, Tensor* dx, Tensor* dw, Tensor* db) {
   Tensor g = dy;
   if (pre && dy.numel()) {
     g = ctx.empty(dy.shape(), dy.dtype());
@@ -133,33 +196,9 @@ void linear_backward(Context& ctx, const char* where, LinearSizes n, const Tenso
   }
   if (db) column_sums(ctx, where, g, *db);
   if (!dx && !dw) return;
-  const DType products = w.products();
-  const Tensor factor = rounded(ctx, g, products);
-  if (dx)
-    multiply(ctx, where,
-             {.M = n.T,
-              .N = n.K,
-              .K = n.N,
-              .factors = products,
-              .result = dx->dtype(),
-              .a = {factor.raw()},
-              .b = {w.factor(ctx).raw()},
-              .c = dx->raw()},
-             *dx);
-  if (dw) {
-    const Tensor in = rounded(ctx, x, products);
-    multiply(ctx, where,
-             {.M = n.N,
-              .N = n.K,
-              .K = n.T,
-              .factors = products,
-              .result = dw->dtype(),
-              .a = {factor.raw(), true},
-              .b = {in.raw()},
-              .c = dw->raw(),
-              .varies = Product::Varies::terms},
-             *dw);
-  }
+  const Tensor factor = rounded(ctx, g, w.products());  // once for both
+  if (dx) product_backward(ctx, where, factor, w, {}, *dx);
+  if (dw) product_weights(ctx, where, factor, x, w, *dw);
 }
 
 void matmul(Context& ctx, const Tensor& a, const Tensor& b, bool transpose_a, bool transpose_b, Tensor& c,

@@ -106,37 +106,45 @@ void mlp_backward(Context& ctx, int64_t T, int64_t K, int64_t H, int64_t N, cons
 }  // namespace
 }  // namespace cpu
 
+namespace cuda {  // mlp.cu
+void mlp(Context& ctx, const Tensor& x, const Weights& w1, const Tensor& b1, const Weights& w2, const Tensor& b2,
+         const Tensor& residual, Tensor& pre, Tensor& y);
+void mlp_backward(Context& ctx, const Tensor& dy, const Tensor& pre, const Tensor& x, const Weights& w1,
+                  const Tensor& b1, const Weights& w2, const MlpGradients& gradients);
+}  // namespace cuda
+
 namespace {
 
 struct Sizes {
   int64_t T, K, H, N;
 };
 
-Sizes check_mlp(const char* where, const Tensor& x, const Weights& w1, const Weights& w2, const char* name,
-                const Tensor& y) {
-  check(where, "w1", w1.tensor()).rank(2).compute();
-  check(where, "w2", w2.tensor()).rank(2).dtype(w1.tensor().dtype());
-  check_activation(where, "x", x, w1);
+Sizes check_mlp(const Context& ctx, const char* where, const Tensor& x, const Weights& w1, const Weights& w2,
+                const char* name, const Tensor& y) {
+  check(ctx, where, "w1", w1.tensor()).rank(2).compute();
+  check(ctx, where, "w2", w2.tensor()).rank(2).dtype(w1.tensor().dtype());
+  check_activation(ctx, where, "x", x, w1);
   const int64_t H = w1.tensor().dim(0), K = w1.tensor().dim(1), N = w2.tensor().dim(0);
   if (x.rank() == 0 || x.dim(-1) != K)
     fail(where, "x has shape {}, expected {} columns as w1 {} has", x.shape(), K, w1.tensor().shape());
-  check(where, "w2", w2.tensor()).shape({N, H});
+  check(ctx, where, "w2", w2.tensor()).shape({N, H});
   if (w1.products() != w2.products())
     fail(where, "w1 multiplies in {}, w2 in {}; expected the same", w1.products(), w2.products());
   Shape expected = x.shape();
   expected[-1] = N;
-  check(where, name, y).shape(expected).dtype(w1.tensor().dtype());
+  check(ctx, where, name, y).shape(expected).dtype(w1.tensor().dtype());
   int64_t T = 1;
   for (int axis = 0; axis + 1 < x.rank(); ++axis) T *= x.dim(axis);
   return {T, K, H, N};
 }
 
-void check_hidden(const char* where, const Tensor& pre, const Tensor& b1, const Tensor& x, const Weights& w1) {
+void check_hidden(const Context& ctx, const char* where, const Tensor& pre, const Tensor& b1, const Tensor& x,
+                  const Weights& w1) {
   const Tensor& w = w1.tensor();
   Shape expected = x.shape();
   expected[-1] = w.dim(0);
-  if (pre.defined()) check(where, "pre", pre).shape(expected).dtype(w.dtype());
-  if (b1.defined()) check(where, "b1", b1).shape({w.dim(0)}).dtype(w.dtype());
+  if (pre.defined()) check(ctx, where, "pre", pre).shape(expected).dtype(w.dtype());
+  if (b1.defined()) check(ctx, where, "b1", b1).shape({w.dim(0)}).dtype(w.dtype());
 }
 
 // f(Type<X>, Type<W>, Type<P>)
@@ -152,12 +160,14 @@ void dispatch_mlp(const char* where, const Tensor& x, const Weights& w, F&& f) {
 
 void mlp(Context& ctx, const Tensor& x, const Weights& w1, const Tensor& b1, const Weights& w2, const Tensor& b2,
          const Tensor& residual, Tensor& pre, Tensor& y) {
-  const auto [T, K, H, N] = check_mlp("mlp", x, w1, w2, "y", y);
-  check_hidden("mlp", pre, b1, x, w1);
-  if (b2.defined()) check("mlp", "b2", b2).shape({N}).dtype(y.dtype());
-  check("mlp", "residual", residual).like(y);
+  const auto [T, K, H, N] = check_mlp(ctx, "mlp", x, w1, w2, "y", y);
+  check_hidden(ctx, "mlp", pre, b1, x, w1);
+  if (b2.defined()) check(ctx, "mlp", "b2", b2).shape({N}).dtype(y.dtype());
+  check(ctx, "mlp", "residual", residual).like(y);
   const double bytes = x.bytes() + 2. * y.bytes() + pre.bytes() + w1.tensor().bytes() + w2.tensor().bytes();
   const auto scope = ctx.profiler().scope("mlp", bytes, 2. * T * H * (K + N));
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::mlp(ctx, x, w1, b1, w2, b2, residual, pre, y);
   dispatch_mlp("mlp", x, w1, [&](auto in, auto weights, auto products) {
     using X = typename decltype(in)::type;
     using W = typename decltype(weights)::type;
@@ -170,10 +180,10 @@ void mlp(Context& ctx, const Tensor& x, const Weights& w1, const Tensor& b1, con
 void mlp_backward(Context& ctx, const Tensor& dy, const Tensor& pre, const Tensor& x, const Weights& w1,
                   const Tensor& b1, const Weights& w2, const MlpGradients& g) {
   const char* where = "mlp_backward";
-  const auto [T, K, H, N] = check_mlp(where, x, w1, w2, "dy", dy);
-  check_hidden(where, pre, b1, x, w1);
+  const auto [T, K, H, N] = check_mlp(ctx, where, x, w1, w2, "dy", dy);
+  check_hidden(ctx, where, pre, b1, x, w1);
   auto check_gradient = [&](const char* name, const Tensor* t, const Shape& shape, DType dtype) {
-    if (t) check(where, name, *t).shape(shape).dtype(dtype);
+    if (t) check(ctx, where, name, *t).shape(shape).dtype(dtype);
   };
   check_gradient("dx", g.dx, x.shape(), x.dtype());
   check_gradient("dw1", g.dw1, {H, K}, dy.dtype());
@@ -184,6 +194,8 @@ void mlp_backward(Context& ctx, const Tensor& dy, const Tensor& pre, const Tenso
   const double products =
       N * ((g.dw2 != nullptr) + inner) + K * ((g.dx != nullptr) + (g.dw1 != nullptr) + !pre.defined());
   const auto scope = ctx.profiler().scope(where, dy.bytes() + pre.bytes() + 2. * x.bytes(), 2. * T * H * products);
+  if constexpr (built_with_cuda)
+    if (ctx.device() == Device::cuda) return cuda::mlp_backward(ctx, dy, pre, x, w1, b1, w2, g);
   dispatch_mlp(where, x, w1, [&](auto in, auto weights, auto products) {
     using X = typename decltype(in)::type;
     using W = typename decltype(weights)::type;

@@ -139,6 +139,7 @@ void column_sums(Context& ctx, const char* where, const Tensor& x, Tensor& y) {
     sum_leading<T, sum_type<T>>(where, ctx, cols ? x.numel() / cols : 0, cols, x.data<T>(), Itself(), 1, y.data<Out>());
   };
   if (x.dtype() == DType::bf16 && y.dtype() == DType::f32) return run(Type<bf16>(), Type<float>());
+  if (x.dtype() == DType::f32 && y.dtype() == DType::bf16) return run(Type<float>(), Type<bf16>());
   dispatch_compute(where, x.dtype(), [&](auto type) { run(type, type); });
 }
 
