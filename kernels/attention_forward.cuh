@@ -49,15 +49,15 @@ __global__ __launch_bounds__(attention_threads,
     const int first = item.other_first + tile * P::tile, n = rows_of(tile), rows = P::rows_read(n);
     if constexpr (!chunked && P::template copies<E>) {
       if (from.plain && from.width == Width::whole)
-        return copy_rows<attention_threads>(from, key_head, D, first, n, rows, threadIdx.x,
-                                            [&](int row, int column) { return to + P::place(row, column); });
+        return copy_rows<P, attention_threads>(from, key_head, D, first, n, rows, threadIdx.x,
+                                               [&](int row, int column) { return to + P::place(row, column); });
     }
-    load_rows<S, attention_threads>(from, key_head, chunk * D, D, first, n, rows, threadIdx.x,
+    load_rows<P, attention_threads>(from, key_head, chunk * D, D, first, n, rows, threadIdx.x,
                                     [&](int row, int column, const auto& pack) { P::put(to, row, column, pack); });
   };
   auto load_own = [&](int chunk, int first, int n) {
     __syncwarp();
-    load_rows<S, 32>(a.q, head, chunk * D, D, item.own_first + first, n, 16, lane,
+    load_rows<P, 32>(a.q, head, chunk * D, D, item.own_first + first, n, 16, lane,
                      [&](int row, int column, const auto& pack) { P::put(memory.own_rows(0), row, column, pack); });
     __syncwarp();
   };
