@@ -19,12 +19,12 @@ struct Factor {
 struct Product {
   int64_t M, N, K;
   DType factors;  ///< of a and b: f64, f32, bf16 or fp8_e4m3
-  DType result;   ///< of c, bias and add: that in which factors are summed, or bf16 for factors of bf16 and fp8
+  DType result;   ///< of c and add: that in which factors are summed, or bf16 for factors of bf16 and fp8
   Factor a, b;
   void* c;
   int64_t c_step = 0, c_stride = 0;
-  const void* bias = nullptr;
-  const void* add = nullptr;  ///< c, or a matrix stored like it
+  const void* bias = nullptr;  ///< of the type of c; bf16 for factors of fp8
+  const void* add = nullptr;   ///< c, or a matrix stored like it
   int64_t batches = 1;
   /// What differs from call to call. rows: a row of c depends on its row of a and on b alone, bit by bit, as the
   /// algorithm is chosen for N and K and sums every element in one go. terms: M and N are fixed, and a sum over K may

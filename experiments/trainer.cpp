@@ -267,6 +267,8 @@ void Trainer::run(MetricsFile& metrics) {
       }
     }
   }
+  finish_step();
+  guarded([&] { metrics.rows(h, 0); });
   progress.finish();
 }
 

@@ -130,9 +130,8 @@ __global__ void softmax_sums_kernel(Vectors<P, S> v) {
       const double other = __shfl_xor_sync(~0u, top, apart);
       top = other > top ? other : top;
     }
-    if (top == -INFINITY) top = 0;  // -inf - -inf would be NaN
     for (int u = lane_index(); u < own.N; u += 32) sum += vector_math::exp(logit(u) - top);
-    sum = warp_sum(sum) + 1e-16;
+    sum = warp_sum(sum) + 1e-16;  // NaN without a logit above -inf
     if (lane_index() == 0) v.top[t * v.n + k] = top, v.inverse[t * v.n + k] = 1 / sum;
   }
 }

@@ -38,7 +38,8 @@ struct PairVectorsOptions {
 ///     v_jk = sum over i of weight(logit_ijk) f_ij / norm_ij
 ///     y_j  = v_j / max(sqrt |sum over k of v_jk^2|, 1e-5)             with layer_norm; else v_j
 ///
-/// norm_ij = max(sqrt |f_ij^2|, 1e-6) with fm_norm, else 1. Bounds have no gradient where they act.
+/// norm_ij = max(sqrt |f_ij^2|, 1e-6) with fm_norm, else 1. Bounds have no gradient where they act. A logit of -inf has
+/// weight 0; weights of a softmax over nothing else are NaN.
 ///
 ///   vectors y   [T, n, 4]   the dtype of p
 ///   norm        [T]         f64: the denominator of y, read by the backward of layer_norm

@@ -131,7 +131,11 @@ class Jet {
     for (int64_t kt = 0; kt < n_ * tiles_; ++kt) {
       double* tile = weights_.data() + kt * N_ * W;
       Vector<double> lse;
-      const Vector<double> factor = edge::weigh<double>(o_.nonlinearity, N_, tile, lse);
+      Vector<double> factor = edge::weigh<double>(o_.nonlinearity, N_, tile, lse);
+      // The sum is at least 1, or 1e-16 without a logit above -inf. Lanes without a receiver keep their 0.
+      if (o_.nonlinearity == EdgeWeight::softmax)
+        for (int64_t l = 0; l < W && kt % tiles_ * W + l < N_; ++l)
+          if (factor[l] > 2) factor[l] = NAN;
       for (int64_t i = 0; i < N_; ++i) vectors(tile)[i] *= factor;
     }
   }

@@ -22,7 +22,7 @@ Tensor shadow_of(const Ema& ema, const std::string& name) { return ema.state_dic
 }  // namespace
 
 TEST_CASE("ema: 40 updates agree with torch_ema's") {
-  for (Device device : {Device::cpu})
+  for (Device device : devices())
     for (const char* dtype : {"f64", "f32"}) {
       Context ctx(device, 2);
       const Safetensors file(fmt::format("{}/tests/golden/optim/clip_ema_{}.safetensors", LIGHTCONE_SOURCE_DIR, dtype));
@@ -49,7 +49,7 @@ TEST_CASE("ema: 40 updates agree with torch_ema's") {
 }
 
 TEST_CASE("ema: average() swaps in the shadow and back, also when an exception passes") {
-  for (Device device : {Device::cpu}) {
+  for (Device device : devices()) {
     Context ctx(device, 1);
     Parameter p;
     p.value = ctx.of({2}, DType::f32, std::vector<double>{1, 2});
@@ -78,7 +78,7 @@ TEST_CASE("ema: average() swaps in the shadow and back, also when an exception p
 }
 
 TEST_CASE("ema: saved and loaded, a run has the same bits; for any number of threads") {
-  for (Device device : {Device::cpu}) {
+  for (Device device : devices()) {
     std::vector<Array> results;
     for (int threads : {1, 2, 5}) {
       Context ctx(device, threads);

@@ -159,7 +159,7 @@ TEST_CASE("optimizer: the same bits for any number of threads, nothing written o
 }
 
 TEST_CASE("optimizer: a run that is saved and loaded in between has the same bits") {
-  for (Device device : {Device::cpu})
+  for (Device device : devices())
     for (const std::string& name : all_names)
       for (int saved_after : {0, 3, 6, 8}) {
         Context ctx(device, 2);
@@ -167,7 +167,7 @@ TEST_CASE("optimizer: a run that is saved and loaded in between has the same bit
         Optimizer x(ctx, {name, {}, {}}, a.groups);
         State state;
         auto save = [&] {
-          state = copy_of(ctx, x.state_dict());
+          state = copy_of(ctx.host(), x.state_dict());
           for (size_t i = 0; i < a.parameters.size(); ++i) b.parameters[i].value = ctx.copy(a.parameters[i].value);
         };
         for (int s = 0; s < 20; ++s) {

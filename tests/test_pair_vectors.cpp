@@ -164,6 +164,33 @@ TEST_CASE("pair_vectors: degenerate momenta give finite results and gradients") 
         }
 }
 
+TEST_CASE("pair_vectors: a logit of -inf weighs nothing; a softmax over nothing else is NaN") {
+  const Jets jets = {3, 19, 1};
+  const int64_t n = 2;
+  const Array p = momenta(tokens_of(jets), 1);
+  for (bool receivers : {false, true})
+    for (bool all : {false, true}) {
+      const PairVectorsOptions o{.softmax_over_receivers = receivers};
+      Array l = normal({pairs_of(jets), n}, 2);
+      // Of constituent 1 of the middle jet all logits 1, of constituent 2 every other one.
+      each_pair(jets, [&](int64_t i, int64_t j, int64_t ij, int64_t first, int64_t N) {
+        const int64_t own = (receivers ? i : j) - first, partner = (receivers ? j : i) - first;
+        if (N == 19 && ((all && own == 1) || (own == 2 && partner % 2))) l.at(ij, 1) = -INFINITY;
+      });
+      const Array expected = naive(jets, o, p, l);
+      CHECK(finite({expected}) == !all);
+      const auto cpu = with_gradients(jets, o, p, l, DType::f64);
+      for (Device device : devices()) {
+        CAPTURE(receivers);
+        CAPTURE(all);
+        const auto there = with_gradients(jets, o, p, l, DType::f64, DType::f64, device);
+        CHECK(relative_error(there[0], expected) < 1e-10);
+        for (size_t i = 1; i < 3; ++i) CHECK(relative_error(there[i], cpu[i]) < 1e-10);
+        CHECK(finite({there[1], there[2]}) == !all);
+      }
+    }
+}
+
 TEST_CASE("pair_vectors turn and boost with the momenta") {
   const Jets jets = {5, 1, 9, 2};
   const Array p = momenta(17, 1), l = normal({pairs_of(jets), 3}, 2);
