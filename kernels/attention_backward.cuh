@@ -165,7 +165,7 @@ __global__ __launch_bounds__(attention_threads,
         for (int i = 0; i < P::rows; ++i) {
           // Not above 1 either where scores are so large that lse is rounded by more than 1.
           const S power = s[i][m] * a.log2_scale - (keys_own ? column_shift : shift[i]);
-          S p = exp2(power > 0 ? S(0) : power), factor = 1;
+          S p = power_of_two(power > 0 ? S(0) : power), factor = 1;
           if (a.dropout.on && P::row(i) < n && column < others) {
             const int64_t own_row = item.own_first + first + P::row(i),
                           other_row = item.other_first + start_of(tile) + column, t = keys_own ? other_row : own_row,

@@ -109,10 +109,10 @@ __global__ __launch_bounds__(attention_threads,
         const S before = top[i];
         top[i] = highest > before ? highest : before;
         // -inf - -inf would be NaN while a finite score may still come.
-        const S shift = top[i] == -S(INFINITY) ? S(0) : top[i], rescale = exp2(before - shift);
+        const S shift = top[i] == -S(INFINITY) ? S(0) : top[i], rescale = power_of_two(before - shift);
         S total = 0;
 #pragma unroll
-        for (int m = 0; m < P::columns; ++m) total += s[i][m] = exp2(s[i][m] - shift);
+        for (int m = 0; m < P::columns; ++m) total += s[i][m] = power_of_two(s[i][m] - shift);
         sum[i] = sum[i] * rescale + total;
 #pragma unroll
         for (int m = 0; m < P::features; ++m) y[i][m] *= rescale;

@@ -30,7 +30,7 @@ struct DeviceFeatures {
     uint32_t negative;
   };
   View views[4];
-  int size = 0;
+  int count = 0, size = 0;
   Width width = Width::whole;
   bool plain = true;  ///< nothing changes while features move
   MovingFrames frames;
@@ -54,6 +54,7 @@ struct DeviceFeatures {
                   static_cast<int>(v.channels),
                   metric.empty() ? 0 : metric[i].negative_parts};
       size += static_cast<int>(v.size());
+      ++count;
       plain = plain && !views[i].negative && !frames.matrices;
       for (int64_t distance :
            {static_cast<int64_t>(reinterpret_cast<uintptr_t>(views[i].data)), v.channels * bytes, v.row_stride * bytes,
@@ -74,10 +75,11 @@ struct DeviceFeatures {
     bool searching = feature < size;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
+      if (i == count) break;
       const View& v = views[i];
       const int here = v.parts * v.channels;
       if (searching && feature < here) {
-        const int part = feature / v.channels;
+        const int part = v.parts > 1 ? feature / v.channels : 0;
         found = {v.data + head * v.head + part * v.part + (feature - part * v.channels), v.row,
                  bool(v.negative >> part & 1)};
         searching = false;
