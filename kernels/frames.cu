@@ -1,48 +1,11 @@
-#include "kernels/device.cuh"
+#include "kernels/four_vectors.cuh"
 #include "kernels/frames_form.h"
 
 namespace lightcone::kernels {
 
 namespace {
 
-using cuda::Pack;
 using frames_math::Form;
-
-/// Four elements from c on, as one or two words where `words` says that they are aligned for that.
-template <class E>
-inline constexpr int word_size = std::min(4, cuda::pack_size<E>);
-template <class E, class S>
-__device__ void load_four(const E* x, bool words, S* four) {
-  constexpr int V = word_size<E>;
-#pragma unroll
-  for (int k = 0; k < 4; k += V) {
-    Pack<E, V> pack;
-    if (words) {
-      pack = cuda::load_word<V>(x + k);
-    } else {
-#pragma unroll
-      for (int i = 0; i < V; ++i) pack.at[i] = x[k + i];
-    }
-#pragma unroll
-    for (int i = 0; i < V; ++i) four[k + i] = S(pack.at[i]);
-  }
-}
-template <class E, class S>
-__device__ void store_four(const S* four, bool words, E* y) {
-  constexpr int V = word_size<E>;
-#pragma unroll
-  for (int k = 0; k < 4; k += V) {
-    Pack<E, V> pack;
-#pragma unroll
-    for (int i = 0; i < V; ++i) pack.at[i] = E(four[k + i]);
-    if (words) {
-      cuda::store_word(y + k, pack);
-    } else {
-#pragma unroll
-      for (int i = 0; i < V; ++i) y[k + i] = pack.at[i];
-    }
-  }
-}
 
 /// M in registers: what reads it is unrolled.
 template <class S>
@@ -51,7 +14,7 @@ struct Matrix {
   __device__ Matrix(const S* frame, Form f, bool words) {
     S row[4][4];
 #pragma unroll
-    for (int i = 0; i < 4; ++i) load_four(frame + 4 * i, words, row[i]);
+    for (int i = 0; i < 4; ++i) cuda::load(frame + 4 * i, words, row[i]);
 #pragma unroll
     for (int i = 0; i < 4; ++i)
 #pragma unroll
@@ -123,20 +86,18 @@ __global__ void transform_kernel(int64_t n, int64_t copies, int64_t dim, const _
     const Matrix<S> m(frame, f, words);
     if (order == 1) {
       S v[4];
-      load_four(from, words, v);
+      cuda::load(from, words, v);
       m.template apply<1>(v);
 #pragma unroll
       for (int j = 0; j < 4; ++j) v[j] *= sign;
-      store_four(v, words, to);
+      cuda::store(v, words, to);
     } else {
       S v[16];
-#pragma unroll
-      for (int j = 0; j < 16; j += 4) load_four(from + j, words, v + j);
+      cuda::load(from, words, v);
       m.apply_twice(v);
 #pragma unroll
       for (int j = 0; j < 16; ++j) v[j] *= sign;
-#pragma unroll
-      for (int j = 0; j < 16; j += 4) store_four(v + j, words, to + j);
+      cuda::store(v, words, to);
     }
   }
 }
@@ -160,7 +121,7 @@ __global__ void tensor_kernel(int64_t n, int64_t copies, int64_t dim, int64_t co
         S part[4];
 #pragma unroll
         for (int j = 0; j < 16; j += 4) {
-          load_four(x + place + 16 * from + j, words, part);
+          cuda::load(x + place + 16 * from + j, words, part);
 #pragma unroll
           for (int k = 0; k < 4; ++k) v[j + k] += factor * part[k];
         }
@@ -171,9 +132,7 @@ __global__ void tensor_kernel(int64_t n, int64_t copies, int64_t dim, int64_t co
       for (int j = 0; j < 16; ++j) v[j] *= sign;
     }
     __syncwarp();
-    if (i < n)
-#pragma unroll
-      for (int j = 0; j < 16; j += 4) store_four(v + j, words, y + place + 16 * mine + j);
+    if (i < n) cuda::store(v, words, y + place + 16 * mine);
   }
 }
 
@@ -244,8 +203,8 @@ __global__ void gradient_kernel(int64_t T, int64_t dim, const __grid_constant__ 
       const E *x = of.x + t * of.x_row + column, *dx = of.dx + t * of.dx_row + column;
       S v[4], d[4];
       if (q.stride == 1) {
-        load_four(x, of.words, v);
-        load_four(dx, of.words, d);
+        cuda::load(x, of.words, v);
+        cuda::load(dx, of.words, d);
       } else {
 #pragma unroll
         for (int k = 0; k < 4; ++k) v[k] = S(x[k * q.stride]), d[k] = S(dx[k * q.stride]);
@@ -286,7 +245,7 @@ void transform(Context& ctx, const char* where, const Tensor& x, const Tensor& f
   const E* from = x.data<E>();
   E* to = y.data<E>();
   const Form f = frames_math::form(map, backward);
-  bool words = dim % 4 == 0 && cuda::aligned<word_size<E>>(from, to) && cuda::aligned<word_size<S>>(frames.data<S>());
+  bool words = dim % 4 == 0 && cuda::in_words(from, to, frames.data<S>());
   int64_t column = 0;
   for (const auto& term : reps.terms()) {
     if (term.order > 0) words = words && column % 4 == 0;
@@ -338,7 +297,7 @@ void gradient(Context& ctx, std::span<const FramedFeatures> features, const Tens
   AllFeatures<E> all{};
   for (const FramedFeatures& f : features) {
     const E *x = f.x.data<E>() + f.x_column, *dx = f.dx.data<E>() + f.dx_column;
-    const bool words = fours && cuda::aligned<word_size<E>>(x, dx) && f.x.dim(1) % 4 == 0 && f.dx.dim(1) % 4 == 0;
+    const bool words = fours && cuda::in_words(x, dx) && f.x.dim(1) % 4 == 0 && f.dx.dim(1) % 4 == 0;
     all.at[all.count++] = {x, dx, f.x.dim(1), f.dx.dim(1), f.copies, f.made_by_to_local, words};
   }
   cuda::launch(ctx, "frames_gradient", gradient_kernel<E>,

@@ -195,10 +195,6 @@ __global__ void clamp_backward_kernel(int64_t n, double gamma_max, double hardne
   }
 }
 
-template <class... T>
-bool in_words(const T*... x) {
-  return (cuda::aligned<cuda::pack_size<T>>(x) && ...);
-}
 unsigned long long* cleared(Context& ctx, Tensor& counts) {
   static_assert(sizeof(unsigned long long) == sizeof(int64_t));
   ctx.allocator().clear(counts.raw(), counts.bytes());

@@ -1,5 +1,5 @@
 #pragma once
-#include "kernels/device.cuh"
+#include "kernels/four_vectors.cuh"
 #include "kernels/orthonormal.h"
 #include "kernels/orthonormal_math.h"
 
@@ -8,39 +8,10 @@
 namespace lightcone::kernels::cuda::orthonormal {
 using namespace orthonormal_math;
 
-/// N numbers from x on, as words of 16 bytes where `words` says that they are aligned for that.
-template <class T, int N>
-__device__ void load(const T* x, bool words, double (&numbers)[N]) {
-  constexpr int V = pack_size<T>;
-#pragma unroll
-  for (int k = 0; k < N; k += V) {
-    Pack<T, V> pack;
-    if (words) {
-      pack = load_word<V>(x + k);
-    } else {
-#pragma unroll
-      for (int i = 0; i < V; ++i) pack.at[i] = x[k + i];
-    }
-#pragma unroll
-    for (int i = 0; i < V; ++i) numbers[k + i] = pack.at[i];
-  }
-}
+using cuda::load;
 template <class T>
 __device__ void store(const Vec4& v, bool words, T* y) {
-  const T numbers[4] = {T(v.t), T(v.x), T(v.y), T(v.z)};
-  constexpr int V = pack_size<T>;
-#pragma unroll
-  for (int k = 0; k < 4; k += V) {
-    Pack<T, V> pack;
-#pragma unroll
-    for (int i = 0; i < V; ++i) pack.at[i] = numbers[k + i];
-    if (words) {
-      store_word(y + k, pack);
-    } else {
-#pragma unroll
-      for (int i = 0; i < V; ++i) y[k + i] = pack.at[i];
-    }
-  }
+  cuda::store({v.t, v.x, v.y, v.z}, words, y);
 }
 __device__ inline Vec4 vec4(const double* x) { return {x[0], x[1], x[2], x[3]}; }
 __device__ inline Vec3 vec3(const double* x) { return {x[0], x[1], x[2]}; }

@@ -87,8 +87,9 @@ __device__ S warp_sum(S value) {
 }
 
 /// done(c, sum over r < rows of f(r, c)) for each of `cols` columns, by a block that comes as a whole. A thread owns
-/// one column of every (256 / cols)th row, whose sums then meet in halves; several tiles of columns where there are
-/// more than 256. The order depends on rows and cols alone.
+/// one column of every (256 / cols)th row, whose sums then meet in halves; several tiles of columns, of which a thread
+/// owns all rows, where there are more than 256. The order depends on rows and cols alone. Every f and done, a type of
+/// its own, has its own shared memory: a kernel that calls this in a loop has a barrier after each time.
 template <class S, class F, class Done>
 __device__ void column_sums(int64_t rows, int64_t cols, F f, Done done) {
   __shared__ S sums[block_threads];
@@ -98,7 +99,6 @@ __device__ void column_sums(int64_t rows, int64_t cols, F f, Done done) {
     S sum = 0;
     if (lane < lanes && c < cols)
       for (int64_t r = lane; r < rows; r += lanes) sum += f(r, c);
-    __syncthreads();  // what an earlier call left there has been read
     sums[threadIdx.x] = sum;
     for (int left = lanes; left > 1;) {
       const int half = (left + 1) / 2;
