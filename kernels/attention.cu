@@ -32,7 +32,7 @@ void attention(Context& ctx, std::span<const AttentionSegment> segments, const T
         .log2_scale = static_cast<S>(scale * M_LOG2E),
         .dropout = device_dropout<S>(dropout, numbers)};
     launch_attention(ctx, "attention", attention_kernel<E, P, decltype(cut)::value>, items.count() * heads * v_chunks,
-                     AttentionMemory<P, 1, 2>::bytes, arguments);
+                     AttentionMemory<P, 1, attention_stages<decltype(cut)::value>>::bytes, arguments);
   });
 }
 

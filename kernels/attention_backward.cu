@@ -59,12 +59,13 @@ void backward(Context& ctx, std::span<const AttentionSegment> segments, std::spa
         .log2_scale = static_cast<S>(scale * M_LOG2E),
         .dropout = device_dropout<S>(dropout, numbers)};
     // Sums for two gradients leave the widest kernel registers for half a tile of p and ds.
-    using KeyP = std::conditional_t<P::D == 128, TensorProducts<128, 16>, P>;
+    using KeyP = std::conditional_t<std::is_same_v<P, TensorProducts<128, 32>>, TensorProducts<128, 16>, P>;
+    constexpr int stages = attention_stages<chunked>;
     launch_attention(ctx, "attention_backward_q", attention_backward_kernel<E, P, chunked, false>,
-                     queries.count() * heads * q_chunks, AttentionMemory<P, 2, 2>::bytes, arguments);
+                     queries.count() * heads * q_chunks, AttentionMemory<P, 2, stages>::bytes, arguments);
     arguments.items = keys.data();
     launch_attention(ctx, "attention_backward_kv", attention_backward_kernel<E, KeyP, chunked, true>,
-                     keys.count() * key_heads * chunks, AttentionMemory<KeyP, 2, 2>::bytes, arguments);
+                     keys.count() * key_heads * chunks, AttentionMemory<KeyP, 2, stages>::bytes, arguments);
   });
 }
 

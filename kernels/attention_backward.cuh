@@ -47,7 +47,7 @@ template <class E, class P, bool chunked, bool keys_own>
 __global__ __launch_bounds__(attention_threads,
                              2) void attention_backward_kernel(const __grid_constant__ BackwardArguments<E> a) {
   using S = typename P::S;
-  constexpr int stages = 2, D = P::D;
+  constexpr int stages = attention_stages<chunked>, D = P::D;
   static_assert(!(chunked && P::Own::kept), "features that change are read when they are used");
   using Memory = AttentionMemory<P, 2, stages>;
   extern __shared__ __align__(16) unsigned char shared[];
@@ -134,8 +134,8 @@ __global__ __launch_bounds__(attention_threads,
           }
           __syncthreads();
           if (n <= 0) continue;
-          P::dot(own, memory.rows(0, 0), others, s);
-          P::dot(own_d, memory.rows(0, 1), others, ds);
+          P::dot(own, memory.rows(0, 0), others, a.q.size - chunk * D, s);
+          P::dot(own_d, memory.rows(0, 1), others, a.v.size - chunk * D, ds);
         }
         if (most > 1) {
           __syncthreads();
@@ -151,8 +151,8 @@ __global__ __launch_bounds__(attention_threads,
           if (next > 0 || (!resident && pass + 1 < passes)) load(next, resident ? next : (step + 1) % stages);
         }
         if (n > 0) {
-          P::dot(own, memory.rows(stage, 0), others, s);
-          P::dot(own_d, memory.rows(stage, 1), others, ds);
+          P::dot(own, memory.rows(stage, 0), others, a.q.size, s);
+          P::dot(own_d, memory.rows(stage, 1), others, a.v.size, ds);
         }
       }
       if (n <= 0) continue;
@@ -176,8 +176,9 @@ __global__ __launch_bounds__(attention_threads,
           s[i][m] = column < others ? p * factor : S(0);
         }
       }
-      if constexpr (keys_own) P::weigh(s, memory.rows(stage, 1), others, memory.scratch(), d_value);
-      P::weigh(ds, memory.rows(stage, 0), others, memory.scratch(), d_score);
+      if constexpr (keys_own)
+        P::weigh(s, memory.rows(stage, 1), others, a.v.size - work.chunk * D, memory.scratch(), d_value);
+      P::weigh(ds, memory.rows(stage, 0), others, a.q.size - work.chunk * D, memory.scratch(), d_score);
     }
     if (n <= 0) continue;
     const int64_t to = item.own_first + first;

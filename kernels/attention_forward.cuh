@@ -24,15 +24,15 @@ __device__ S over_team(S x, S (*combine)(S, S)) {
   return x;
 }
 
-// A block owns queries of one head of one jet, each warp 16 of them at a time, and of their y the features of one chunk;
-// tiles of keys and values come one after the other, the next while the last one is worked on. Where all of a jet's keys
-// fit, they are loaded once. With `chunked` D features at a time are loaded. Queries and keys behind the last one are
-// zeros; such keys have a score of -inf.
+// A block owns queries of one head of one jet, each warp 16 of them at a time, and of their y the features of one
+// chunk; tiles of keys and values come one after the other, the next while the last one is worked on. Where all of a
+// jet's keys fit, they are loaded once. With `chunked` D features at a time are loaded. Queries and keys behind the
+// last one are zeros; such keys have a score of -inf.
 template <class E, class P, bool chunked>
 __global__ __launch_bounds__(attention_threads,
                              2) void attention_kernel(const __grid_constant__ ForwardArguments<E> a) {
   using S = typename P::S;
-  constexpr int stages = 2, D = P::D;
+  constexpr int stages = attention_stages<chunked>, D = P::D;
   static_assert(!(chunked && P::Own::kept), "features that change are read when they are used");
   using Memory = AttentionMemory<P, 1, stages>;
   extern __shared__ __align__(16) unsigned char shared[];
@@ -85,7 +85,7 @@ __global__ __launch_bounds__(attention_threads,
           if (chunk == 0) load_tile(a.v, work.chunk, tile, 0, 1);
           if (a.q_chunks > 1) load_own(chunk, first, n);
           __syncthreads();
-          if (n > 0) P::dot(own, memory.rows(0, 0), keys, s);
+          if (n > 0) P::dot(own, memory.rows(0, 0), keys, a.q.size - chunk * D, s);
         }
       } else {
         if (pass == 0 || !resident) {
@@ -94,7 +94,7 @@ __global__ __launch_bounds__(attention_threads,
           const int next = tile + 1 < tiles ? tile + 1 : 0;
           if (next > 0 || (!resident && pass + 1 < passes)) load(next, resident ? next : (step + 1) % stages);
         }
-        if (n > 0) P::dot(own, memory.rows(stage, 0), keys, s);
+        if (n > 0) P::dot(own, memory.rows(stage, 0), keys, a.q.size, s);
       }
       if (n <= 0) continue;
 #pragma unroll
@@ -125,7 +125,7 @@ __global__ __launch_bounds__(attention_threads,
                                           P::column(m));
         }
       }
-      P::weigh(s, memory.rows(stage, 1), keys, memory.scratch(), y);
+      P::weigh(s, memory.rows(stage, 1), keys, a.v.size - work.chunk * D, memory.scratch(), y);
     }
     if (n <= 0) continue;
 #pragma unroll

@@ -45,7 +45,8 @@ void dispatch_attention(const Context& ctx, std::span<const AttentionSegment> se
         }
       if (size <= 16) return f(type, Type<PlainProducts<S, 16, 32>>(), whole);
       if (size <= 32) return f(type, Type<PlainProducts<S, 32, 32>>(), whole);
-      return f(type, Type<PlainProducts<S, 64, 32>>(), cut);
+      if (size <= 64) return f(type, Type<PlainProducts<S, 64, 32>>(), whole);
+      return f(type, Type<PlainProducts<S, 128, 16>>(), cut);
     }
   });
 }

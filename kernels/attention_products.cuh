@@ -2,8 +2,8 @@
 #include "kernels/device.cuh"
 
 // The products of attention within a warp, of three kinds with the same interface: plain ones in the sum's type, and
-// those of tensor cores, whose operands are bf16, or tf32 (attention_tf32.cuh). A warp owns 16 rows (queries, or keys where their gradients are summed) and
-// meets the rows of a tile in shared memory:
+// those of tensor cores, whose operands are bf16, or tf32 (attention_tf32.cuh). A warp owns 16 rows (queries, or keys
+// where their gradients are summed) and meets the rows of a tile in shared memory, of which `size` features count:
 //
 //     dot      s[own row][tile row] += <own, tile>
 //     weigh    y[own row][feature]  += sum over tile rows of p[own row][tile row] tile[tile row][feature]
@@ -66,9 +66,10 @@ struct PlainProducts {
     __device__ explicit Own(const Element* x) : x(x) {}
   };
 
-  static __device__ void dot(const Own& own, const Element* tile_rows, int, S (&s)[rows][columns]) {
+  static __device__ void dot(const Own& own, const Element* tile_rows, int, int size, S (&s)[rows][columns]) {
+    const int end = D > 64 ? min(size, D) : D;  // the widest kernel is for heads of many sizes
 #pragma unroll 4
-    for (int d = 0; d < D; d += N) {
+    for (int d = 0; d < end; d += N) {
       Pack<S, N> a[rows];
 #pragma unroll
       for (int i = 0; i < rows; ++i) a[i] = load_word<N>(own.x + place(row(i), d));
@@ -83,7 +84,7 @@ struct PlainProducts {
     }
   }
 
-  static __device__ void weigh(const S (&p)[rows][columns], const Element* tile_rows, int n, S* scratch,
+  static __device__ void weigh(const S (&p)[rows][columns], const Element* tile_rows, int n, int size, S* scratch,
                                S (&y)[rows][features]) {
     __syncwarp();  // all have read what was there
 #pragma unroll
@@ -100,6 +101,7 @@ struct PlainProducts {
       for (int k = 0; k < N; ++k)
 #pragma unroll
         for (int m = 0; m < features; m += W) {
+          if (D > 64 && m * team >= size) break;
           const auto b = load_word<W>(tile_rows + place(j + k, feature(m)));
 #pragma unroll
           for (int i = 0; i < rows; ++i)
@@ -180,7 +182,8 @@ struct TensorProducts {
     }
   }
 
-  /// Operands of a warp's own rows: in registers, or, for wide heads, whose sums need these, read whenever they are used.
+  /// Operands of a warp's own rows: in registers, or, for wide heads, whose sums need these, read whenever they are
+  /// used.
   struct Own {
     static constexpr bool kept = D <= 64;
     const Element* x;
@@ -206,7 +209,7 @@ struct TensorProducts {
     }
   };
 
-  static __device__ void dot(const Own& own, const Element* tile_rows, int n, S (&s)[rows][columns]) {
+  static __device__ void dot(const Own& own, const Element* tile_rows, int n, int, S (&s)[rows][columns]) {
     const int l = lane_again();
 #pragma unroll
     for (int d = 0; d < D; d += 16) {
@@ -226,7 +229,7 @@ struct TensorProducts {
     }
   }
 
-  static __device__ void weigh(const S (&p)[rows][columns], const Element* tile_rows, int n, S*,
+  static __device__ void weigh(const S (&p)[rows][columns], const Element* tile_rows, int n, int, S*,
                                S (&y)[rows][features]) {
     const int l = lane_again();
 #pragma unroll

@@ -55,7 +55,7 @@ struct Tf32Products {
     }
   };
 
-  static __device__ void dot(const Own& own, const Element* tile_rows, int n, S (&s)[rows][columns]) {
+  static __device__ void dot(const Own& own, const Element* tile_rows, int n, int, S (&s)[rows][columns]) {
 #pragma unroll
     for (int d = 0; d < D; d += 16) {
       uint32_t a[2][4];
@@ -75,7 +75,7 @@ struct Tf32Products {
   }
 
   /// p stays where dot() leaves it: of eight tile rows, a thread's two columns 2 t and 2 t + 1 stand for t and t + 4.
-  static __device__ void weigh(const S (&p)[rows][columns], const Element* tile_rows, int n, S*,
+  static __device__ void weigh(const S (&p)[rows][columns], const Element* tile_rows, int n, int, S*,
                                S (&y)[rows][features]) {
 #pragma unroll
     for (int j = 0; j < tile; j += 8) {

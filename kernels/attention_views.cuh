@@ -5,16 +5,16 @@
 #include "kernels/attention_products.cuh"
 #include "kernels/frames_form.h"
 
-// One head's features in all segments, one after the other, as CUDA kernels gather them from tensors and scatter them to
-// tensors. A team of threads moves rows: each thread has the same features in all rows that it moves, so that where they
-// are is found once.
+// One head's features in all segments, one after the other, as CUDA kernels gather them from tensors and scatter them
+// to tensors. A team of threads moves rows: each thread has the same features in all rows that it moves, so that where
+// they are is found once.
 namespace lightcone::kernels::cuda {
 
 /// Up to 16 bytes of neighbouring features travel together.
 enum class Width : uint8_t { one, half, whole };
 
-/// Local frames that act while features move: those of scalars and four-vectors, one after the other, from a multiple of
-/// four on (`vectors_from`).
+/// Local frames that act while features move: those of scalars and four-vectors, one after the other, from a multiple
+/// of four on (`vectors_from`).
 struct MovingFrames {
   const float* matrices = nullptr;
   frames_math::Form form = {};
@@ -148,8 +148,8 @@ __device__ void for_each_pack(const DeviceFeatures<E>& x, int head, int first_fe
   }
 }
 
-/// put(row, column, pack) for rows [first, first + n) of a head and its features from first_feature on: zeros behind the
-/// last one, and in the rows from n up to `rows`.
+/// put(row, column, pack) for rows [first, first + n) of a head and its features from first_feature on: zeros behind
+/// the last one, and in the rows from n up to `rows`.
 template <class P, int team, class E, class Put>
 __device__ void load_rows(const DeviceFeatures<E>& x, int head, int first_feature, int features, int64_t first, int n,
                           int rows, int thread, Put&& put) {

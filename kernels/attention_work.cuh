@@ -72,6 +72,10 @@ struct AttentionWork {
   }
 };
 
+/// Tiles that are worked on or on their way; chunks of features come one after the other.
+template <bool chunked>
+inline constexpr int attention_stages = chunked ? 1 : 2;
+
 /// A block's shared memory: what each warp has for itself, and a few stages of two tiles each.
 template <class P, int own_tiles, int stages>
 struct AttentionMemory {
@@ -87,8 +91,8 @@ struct AttentionMemory {
   __device__ Element* own_rows(int which) const { return reinterpret_cast<Element*>(warp() + which * own); }
   /// Results on their way to memory; they take the place of the own rows.
   __device__ S* results() const { return reinterpret_cast<S*>(warp()); }
-  /// Of a row of results; words of 16 bytes are permuted, so that what a warp writes by tiles of eight features and reads
-  /// by rows, one or two words a thread, lies in different banks.
+  /// Of a row of results; words of 16 bytes are permuted, so that what a warp writes by tiles of eight features and
+  /// reads by rows, one or two words a thread, lies in different banks.
   static __device__ int result_place(int row, int feature) {
     constexpr int N = pack_size<S>, words = P::D / N;
     const int word = feature / N, turn = words == 4 ? row / 2 % 2 * 3 : (row % 4 * 2) ^ (row % 2) ^ (word / 8 % 2);

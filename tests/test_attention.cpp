@@ -17,6 +17,7 @@ constexpr double inf = std::numeric_limits<double>::infinity();
 TEST_CASE("attention over ragged jets") {
   for (int64_t head_dim : {1, 4, 13, 16, 28, 112}) check_op(fused_case({3, 0, 1, 17, 8}, head_dim, {.heads = 2}));
   for (int64_t head_dim : {20, 48, 64, 72, 88}) check_op(fused_case({3, 0, 17}, head_dim, {.heads = 1}));
+  check_op(fused_case({2, 0, 5}, 140, {.heads = 1}));
   for (int64_t n : {0, 1, 31, 33, 64, 65, 150}) check_op(fused_case({n}, 8, {.heads = 2}));
   check_op(fused_case({}, 8, {.heads = 2}));
   check_op(fused_case({0, 0, 5}, 3, {.heads = 1, .scale = 1.7}));

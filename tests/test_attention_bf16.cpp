@@ -85,7 +85,7 @@ TEST_CASE("attention with bf16 products under amp") {
       check_op(c);
     };
     for (int64_t head_dim : {8, 9, 13, 16, 28}) check_amp(fused_case({3, 0, 1, 17, 8}, head_dim, {.heads = 2}));
-    for (int64_t head_dim : {48, 64, 72, 112}) check_amp(fused_case({3, 0, 5}, head_dim, {.heads = 1}));
+    for (int64_t head_dim : {48, 64, 72, 112, 140}) check_amp(fused_case({3, 0, 5}, head_dim, {.heads = 1}));
     for (int64_t n : {0, 1, 16, 31, 32, 33, 64, 65, 97, 150}) check_amp(fused_case({n}, 16, {.heads = 2}));
     check_amp(fused_case({20, 5, 33}, 12, {.heads = 4, .kv_heads = 2}));
     check_amp(fused_case({3, 0, 1, 20}, 16, {.heads = 4, .kv_heads = 1}));
