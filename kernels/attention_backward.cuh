@@ -72,15 +72,15 @@ __global__ __launch_bounds__(attention_threads,
     const int first = item.other_first + start_of(tile), n = rows_of(tile), rows = P::rows_read(n);
     if constexpr (!chunked && P::template copies<E>) {
       if (from.plain && from.width == Width::whole)
-        return copy_rows<attention_threads>(from, head_of(tile), D, first, n, rows, threadIdx.x,
-                                            [&](int row, int column) { return to + P::place(row, column); });
+        return copy_rows<P, attention_threads>(from, head_of(tile), D, first, n, rows, threadIdx.x,
+                                               [&](int row, int column) { return to + P::place(row, column); });
     }
-    load_rows<S, attention_threads>(from, head_of(tile), chunk * D, D, first, n, rows, threadIdx.x,
+    load_rows<P, attention_threads>(from, head_of(tile), chunk * D, D, first, n, rows, threadIdx.x,
                                     [&](int row, int column, const auto& pack) { P::put(to, row, column, pack); });
   };
   auto load_own = [&](const DeviceFeatures<E>& from, int which, int chunk, int first, int n) {
     __syncwarp();
-    load_rows<S, 32>(from, work.head, chunk * D, D, item.own_first + first, n, 16, lane,
+    load_rows<P, 32>(from, work.head, chunk * D, D, item.own_first + first, n, 16, lane,
                      [&](int row, int column, const auto& pack) { P::put(memory.own_rows(which), row, column, pack); });
     __syncwarp();
   };
@@ -165,7 +165,7 @@ __global__ __launch_bounds__(attention_threads,
         for (int i = 0; i < P::rows; ++i) {
           // Not above 1 either where scores are so large that lse is rounded by more than 1.
           const S power = s[i][m] * a.log2_scale - (keys_own ? column_shift : shift[i]);
-          S p = exp2(power > 0 ? S(0) : power), factor = 1;
+          S p = power_of_two(power > 0 ? S(0) : power), factor = 1;
           if (a.dropout.on && P::row(i) < n && column < others) {
             const int64_t own_row = item.own_first + first + P::row(i),
                           other_row = item.other_first + start_of(tile) + column, t = keys_own ? other_row : own_row,

@@ -49,15 +49,15 @@ __global__ __launch_bounds__(attention_threads,
     const int first = item.other_first + tile * P::tile, n = rows_of(tile), rows = P::rows_read(n);
     if constexpr (!chunked && P::template copies<E>) {
       if (from.plain && from.width == Width::whole)
-        return copy_rows<attention_threads>(from, key_head, D, first, n, rows, threadIdx.x,
-                                            [&](int row, int column) { return to + P::place(row, column); });
+        return copy_rows<P, attention_threads>(from, key_head, D, first, n, rows, threadIdx.x,
+                                               [&](int row, int column) { return to + P::place(row, column); });
     }
-    load_rows<S, attention_threads>(from, key_head, chunk * D, D, first, n, rows, threadIdx.x,
+    load_rows<P, attention_threads>(from, key_head, chunk * D, D, first, n, rows, threadIdx.x,
                                     [&](int row, int column, const auto& pack) { P::put(to, row, column, pack); });
   };
   auto load_own = [&](int chunk, int first, int n) {
     __syncwarp();
-    load_rows<S, 32>(a.q, head, chunk * D, D, item.own_first + first, n, 16, lane,
+    load_rows<P, 32>(a.q, head, chunk * D, D, item.own_first + first, n, 16, lane,
                      [&](int row, int column, const auto& pack) { P::put(memory.own_rows(0), row, column, pack); });
     __syncwarp();
   };
@@ -109,10 +109,10 @@ __global__ __launch_bounds__(attention_threads,
         const S before = top[i];
         top[i] = highest > before ? highest : before;
         // -inf - -inf would be NaN while a finite score may still come.
-        const S shift = top[i] == -S(INFINITY) ? S(0) : top[i], rescale = exp2(before - shift);
+        const S shift = top[i] == -S(INFINITY) ? S(0) : top[i], rescale = power_of_two(before - shift);
         S total = 0;
 #pragma unroll
-        for (int m = 0; m < P::columns; ++m) total += s[i][m] = exp2(s[i][m] - shift);
+        for (int m = 0; m < P::columns; ++m) total += s[i][m] = power_of_two(s[i][m] - shift);
         sum[i] = sum[i] * rescale + total;
 #pragma unroll
         for (int m = 0; m < P::features; ++m) y[i][m] *= rescale;

@@ -14,6 +14,23 @@ namespace lightcone::kernels::cuda {
 
 inline constexpr int warp_rows = 16;
 
+/// A pack to shared memory in one access: one that is zero on some ways the compiler takes apart.
+template <int V, class T>
+__device__ void store_shared(T* to, const Pack<T, V>& pack) {
+  if constexpr (V * sizeof(T) < 8) {
+    store_word(to, pack);
+  } else {
+    const auto word = std::bit_cast<Word<V * sizeof(T)>>(pack);
+    const auto at = static_cast<uint32_t>(__cvta_generic_to_shared(to));
+    if constexpr (V * sizeof(T) == 16)
+      asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(at), "r"(word.x), "r"(word.y), "r"(word.z),
+                   "r"(word.w)
+                   : "memory");
+    else
+      asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(at), "r"(word.x), "r"(word.y) : "memory");
+  }
+}
+
 /// Rows of features in shared memory are a pack longer than needed, so that rows start in other banks.
 template <class Sum, int D_, int tile_>
 struct PlainProducts {
@@ -22,6 +39,8 @@ struct PlainProducts {
   template <class E>
   static constexpr bool copies = std::is_same_v<E, Element>;
   static constexpr int D = D_, tile = tile_, rows = 4, team = 8, columns = tile / team, features = D / team;
+  /// Two rows of 64 bytes that are written at once are to lie in different banks.
+  static constexpr bool spread = sizeof(S) == 4 && D == 16;
   /// Rows of a tile that are read where n count; the others are zeros.
   static __device__ int rows_read(int) { return tile; }
   static constexpr int N = pack_size<S>, stride = D + N, p_stride = tile + 8;
@@ -38,17 +57,7 @@ struct PlainProducts {
 
   template <int V>
   static __device__ void put(Element* to, int row, int feature, const Pack<S, V>& x) {
-    if constexpr (V * sizeof(S) <= 16) {
-      store_word(to + place(row, feature), x);
-    } else {
-#pragma unroll
-      for (int k = 0; k < V; k += N) {
-        Pack<S, N> part;
-#pragma unroll
-        for (int i = 0; i < N; ++i) part.at[i] = x.at[k + i];
-        store_word(to + place(row, feature + k), part);
-      }
-    }
+    store_shared(to + place(row, feature), x);
   }
 
   struct Own {
@@ -137,6 +146,7 @@ struct TensorProducts {
   template <class E>
   static constexpr bool copies = std::is_same_v<E, Element>;
   static constexpr int D = D_, tile = tile_, rows = 2, team = 4, columns = tile / team, features = D / team, stride = D;
+  static constexpr bool spread = false;
   static constexpr int scratch = 0;
   static __device__ int rows_read(int n) { return (n + 15) / 16 * 16; }
 
@@ -166,7 +176,7 @@ struct TensorProducts {
       Pack<uint32_t, V / 2> out;
 #pragma unroll
       for (int k = 0; k < V / 2; ++k) out.at[k] = pack_bf16(x.at[2 * k], x.at[2 * k + 1]);
-      store_word(reinterpret_cast<uint32_t*>(to + place(row, feature)), out);
+      store_shared(reinterpret_cast<uint32_t*>(to + place(row, feature)), out);
     }
   }
 

@@ -27,6 +27,7 @@ struct Tf32Products {
                        stride = D + 4, scratch = 0;
   template <class E>
   static constexpr bool copies = false;
+  static constexpr bool spread = D_ == 16;
   static __device__ int rows_read(int n) { return (n + 7) / 8 * 8; }
 
   static __device__ int lane() { return threadIdx.x % 32; }
@@ -38,11 +39,10 @@ struct Tf32Products {
 
   template <int V>
   static __device__ void put(Element* to, int row, int feature, const Pack<S, V>& x) {
-    static_assert(V <= 4);
     Pack<S, V> rounded;
 #pragma unroll
     for (int k = 0; k < V; ++k) rounded.at[k] = round_to_tf32(x.at[k]);
-    store_word(to + place(row, feature), rounded);
+    store_shared(to + place(row, feature), rounded);
   }
 
   /// A warp's own rows, read whenever they are used.

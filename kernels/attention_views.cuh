@@ -2,7 +2,7 @@
 #include <span>
 
 #include "kernels/attention.h"
-#include "kernels/device.cuh"
+#include "kernels/attention_products.cuh"
 #include "kernels/frames_form.h"
 
 // One head's features in all segments, one after the other, as CUDA kernels gather them from tensors and scatter them to
@@ -30,7 +30,7 @@ struct DeviceFeatures {
     uint32_t negative;
   };
   View views[4];
-  int size = 0;
+  int count = 0, size = 0;
   Width width = Width::whole;
   bool plain = true;  ///< nothing changes while features move
   MovingFrames frames;
@@ -54,6 +54,7 @@ struct DeviceFeatures {
                   static_cast<int>(v.channels),
                   metric.empty() ? 0 : metric[i].negative_parts};
       size += static_cast<int>(v.size());
+      ++count;
       plain = plain && !views[i].negative && !frames.matrices;
       for (int64_t distance :
            {static_cast<int64_t>(reinterpret_cast<uintptr_t>(views[i].data)), v.channels * bytes, v.row_stride * bytes,
@@ -74,10 +75,11 @@ struct DeviceFeatures {
     bool searching = feature < size;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
+      if (i == count) break;
       const View& v = views[i];
       const int here = v.parts * v.channels;
       if (searching && feature < here) {
-        const int part = feature / v.channels;
+        const int part = v.parts > 1 ? feature / v.channels : 0;
         found = {v.data + head * v.head + part * v.part + (feature - part * v.channels), v.row,
                  bool(v.negative >> part & 1)};
         searching = false;
@@ -121,35 +123,41 @@ __device__ void turn(const MovingFrames& frames, int64_t row, int feature, Pack<
     }
 }
 
-/// f(V) with the width as a constant.
-template <class E, class F>
+/// f(V) with the width, or `most` if that is less, as a constant.
+template <class E, int most = pack_size<E>, class F>
 __device__ void with_width(Width width, F&& f) {
   constexpr int whole = pack_size<E>;
-  if (width == Width::whole) return f(std::integral_constant<int, whole>());
+  static_assert(most == whole || most == whole / 2);
+  if constexpr (most == whole)
+    if (width == Width::whole) return f(std::integral_constant<int, whole>());
   if constexpr (whole == 8)
-    if (width == Width::half) return f(std::integral_constant<int, 4>());
+    if (width != Width::one) return f(std::integral_constant<int, 4>());
   f(std::integral_constant<int, 1>());
 }
 
-/// f(row, column, place of that column in row 0) for the packs of V features [0, features) x rows of one of `team` threads.
-template <int V, int team, class E, class F>
+/// f(row, column, place of that column in row 0) for the packs of V features [0, features) x rows of one of `team`
+/// threads; with `spread`, of rows in multiples of eight, rows that come together are four apart.
+template <int V, int team, bool spread = false, class E, class F>
 __device__ void for_each_pack(const DeviceFeatures<E>& x, int head, int first_feature, int features, int rows,
                               int thread, F&& f) {
   const int packs = features / V, across = packs < team ? packs : team;  // powers of two
   for (int pack = thread % across; pack < packs; pack += across) {
     const auto place = x.place(first_feature + pack * V, head);
-    for (int row = thread / across; row < rows; row += team / across) f(row, pack * V, place);
+    for (int row = thread / across; row < rows; row += team / across)
+      f(spread ? row / 8 * 8 + row % 2 * 4 + row % 8 / 2 : row, pack * V, place);
   }
 }
 
 /// put(row, column, pack) for rows [first, first + n) of a head and its features from first_feature on: zeros behind the
 /// last one, and in the rows from n up to `rows`.
-template <class S, int team, class E, class Put>
+template <class P, int team, class E, class Put>
 __device__ void load_rows(const DeviceFeatures<E>& x, int head, int first_feature, int features, int64_t first, int n,
                           int rows, int thread, Put&& put) {
-  with_width<E>(x.width, [&](auto width) {
+  using S = typename P::S;
+  // What a thread puts down at once is 16 bytes at most.
+  with_width<E, std::min(pack_size<E>, pack_size<typename P::Element>)>(x.width, [&](auto width) {
     constexpr int V = decltype(width)::value;
-    for_each_pack<V, team>(x, head, first_feature, features, rows, thread, [&](int row, int column, const auto& place) {
+    auto move = [&](int row, int column, const auto& place) {
       Pack<S, V> pack = {};
       if (place.at && row < n) {
         const Pack<E, V> in = load_word<V>(place.at + (first + row) * place.row);
@@ -160,17 +168,18 @@ __device__ void load_rows(const DeviceFeatures<E>& x, int head, int first_featur
         for (int k = 0; k < V; ++k) pack.at[k] = place.negative ? -pack.at[k] : pack.at[k];
       }
       put(row, column, pack);
-    });
+    };
+    for_each_pack<V, team, P::spread>(x, head, first_feature, features, rows, thread, move);
   });
 }
 
 /// The same where the tile holds features as memory does, in words of 16 bytes that travel while threads go on:
 /// at(row, column) is where a word goes. finish_copies() waits for the thread's own.
-template <int team, class E, class At>
+template <class P, int team, class E, class At>
 __device__ void copy_rows(const DeviceFeatures<E>& x, int head, int features, int64_t first, int n, int rows,
                           int thread, At&& at) {
   constexpr int V = pack_size<E>;
-  for_each_pack<V, team>(x, head, 0, features, rows, thread, [&](int row, int column, const auto& place) {
+  for_each_pack<V, team, P::spread>(x, head, 0, features, rows, thread, [&](int row, int column, const auto& place) {
     E* to = at(row, column);
     if (place.at && row < n)
       asm volatile(
@@ -178,7 +187,7 @@ __device__ void copy_rows(const DeviceFeatures<E>& x, int head, int features, in
           "l"(place.at + (first + row) * place.row)
           : "memory");
     else
-      store_word(to, Pack<E, V>{});
+      store_shared(to, Pack<E, V>{});
   });
 }
 __device__ inline void finish_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }

@@ -52,6 +52,14 @@ struct DeviceDropout {
   }
 };
 
+/// 2^x for x <= 0; what is no normal number is 0.
+__device__ inline double power_of_two(double x) { return exp2(x); }
+__device__ inline float power_of_two(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 /// The item, head and share of the features of a block.
 struct AttentionWork {
   AttentionItem item;
