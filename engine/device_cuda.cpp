@@ -1,9 +1,20 @@
+#include <cublasLt.h>
+
 #include "engine/cuda.h"
 
 namespace lightcone::cuda {
 
 namespace {
 std::string version(int number) { return fmt::format("{}.{}", number / 1000, number % 1000 / 10); }
+
+std::string why_no_cublaslt() {
+  try {
+    cublasLtGetVersion();
+  } catch (const Error& e) {  // cublaslt_library.cpp
+    return e.what();
+  }
+  return "";
+}
 }  // namespace
 
 std::string why_none() {
@@ -15,7 +26,7 @@ std::string why_none() {
   if (status == cudaSuccess && count > 0) {
     status = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
     cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0);
-    if (status == cudaSuccess && major >= 8) return "";
+    if (status == cudaSuccess && major >= 8) return why_no_cublaslt();
   }
   cudaGetLastError();
   if (status == cudaErrorInsufficientDriver)
