@@ -10,7 +10,7 @@ std::string version(int number) { return fmt::format("{}.{}", number / 1000, num
 std::string why_no_cublaslt() {
   try {
     cublasLtGetVersion();
-  } catch (const Error& e) {  // cublaslt_library.cpp
+  } catch (const Error& e) {  // cublaslt_library_cuda.cpp
     return e.what();
   }
   return "";

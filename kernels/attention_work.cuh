@@ -85,6 +85,7 @@ struct AttentionMemory {
                           of_warp = std::max(own_tiles * own, result) + sizeof(S) * P::scratch,
                           tile = sizeof(Element) * P::tile * P::stride, sums = sizeof(S) * P::tile,
                           bytes = attention_warps * of_warp + stages * 2 * (tile + sums);
+  static_assert(bytes <= 99 << 10, "GPUs of compute capability 8.6 and 8.9 have no more for a block");
   unsigned char* start;
 
   __device__ unsigned char* warp() const { return start + threadIdx.x / 32 * of_warp; }

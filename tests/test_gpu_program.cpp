@@ -127,6 +127,7 @@ TEST_CASE("gpu program: bench --counters names every kernel of a step") {
                              "--batch", "4", "--threads", "1"});
   INFO(f.output);
   CHECK(f.status == 0);
+  CHECK(has(f.output, "The CPU waited for 0 of "));
   for (const char* word : {"lorentz_norm", "attention", "A100", "H100", "H200", "occ.", "bound"})
     CHECK(has(f.output, word));
 }
