@@ -1,6 +1,6 @@
 // cuBLASLt, loaded when the first of its functions is called: what is linked has to be there wherever the program runs,
-// and takes 150 MiB and 0.1 s of every start, GPU or not. For executables alone (CMakeLists.txt): those that simulate the
-// GPU have another cuBLASLt.
+// and takes 150 MiB and 0.1 s of every start, GPU or not. For executables alone (CMakeLists.txt): those that simulate
+// the GPU have another cuBLASLt.
 #include <cublasLt.h>
 #include <dlfcn.h>
 

@@ -23,8 +23,8 @@ int64_t peak_memory();
 /// "15.6 GiB", "3.2 MiB", "12 bytes".
 std::string bytes_text(int64_t bytes);
 
-/// Name and value of each, ready for a report: the machine (with its GPU if that is the device), and what this binary is made of (lightcone with its commit,
-/// compiler, libraries).
+/// Name and value of each, ready for a report: the machine (with its GPU if that is the device), and what this binary
+/// is made of (lightcone with its commit, compiler, libraries).
 std::vector<std::pair<std::string, std::string>> machine_facts(Device device);
 std::vector<std::pair<std::string, std::string>> version_facts();
 

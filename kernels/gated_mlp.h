@@ -4,9 +4,9 @@
 
 namespace lightcone::kernels {
 
-// The feed-forward half of a block of L-GATr-slim (Petitjean, Plehn, Spinner, Köthe, arXiv:2512.17011). On the CPU in one
-// pass over the tokens: nothing in between goes to memory, and the backward computes it again, which takes less time than
-// its way there and back. On a GPU it is scratch, and computed again as well.
+// The feed-forward half of a block of L-GATr-slim (Petitjean, Plehn, Spinner, Köthe, arXiv:2512.17011). On the CPU in
+// one pass over the tokens: nothing in between goes to memory, and the backward computes it again, which takes less
+// time than its way there and back. On a GPU it is scratch, and computed again as well.
 
 /// A two-layer perceptron: x -> gated unit of (x up^T + up_bias) -> its result times down^T, + down_bias.
 struct GatedWeights {

@@ -2,8 +2,8 @@
 #include "kernels/linear_cuda.h"
 #include "kernels/lorentz_norm_cuda.h"
 
-// Norm, products by cuBLASLt and gated units one after the other; what is in between is scratch, in the type of sums, or
-// in that of products where they alone read it.
+// Norm, products by cuBLASLt and gated units one after the other; what is in between is scratch, in the type of sums,
+// or in that of products where they alone read it.
 namespace lightcone::kernels::cuda {
 
 // gated_unit.cu: y and dx may be bf16 where x is f32.

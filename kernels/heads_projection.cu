@@ -20,8 +20,8 @@ using cuda::Team;
 using lorentz::Group;
 using lorentz::Groups;
 
-/// Teams, one for each group of a token, where they have their features, and the sign of components 1 … 3. Neighbours have
-/// `near` groups of `span` tokens, so that what they share of a sector, of rows or of features, is in one block.
+/// Teams, one for each group of a token, where they have their features, and the sign of components 1 … 3. Neighbours
+/// have `near` groups of `span` tokens, so that what they share of a sector, of rows or of features, is in one block.
 template <int V>
 struct Heads {
   static constexpr int64_t span = 16;
@@ -56,8 +56,8 @@ struct Heads {
   __device__ bool lowered(const Place& place) const { return place.g >= lowered_begin && place.g < lowered_end; }
 };
 
-// y = the groups of v and s, each divided by its norm if `normalise`. A team owns one group of one token, whose channels
-// it reads again from the first-level cache after the sum; those past the last have no channels.
+// y = the groups of v and s, each divided by its norm if `normalise`. A team owns one group of one token, whose
+// channels it reads again from the first-level cache after the sum; those past the last have no channels.
 template <int V, class S, class Y>
 __global__ void join_kernel(Team team, Heads<V> heads, bool normalise, S eps, const S* v, const S* s, Y* y) {
   const auto place = heads.place(team);
@@ -123,11 +123,7 @@ __global__ void join_backward_kernel(Team team, Heads<V> heads, S eps, const Y* 
   team.each(group.vectors, [&](int64_t c) {
     const auto in = lorentz::load(group, v, c);
     S mine[V];
-#pragma unroll
-    for (int k = 0; k < V; ++k) {
-      const S square = in.template at<S>(k).square();
-      mine[k] = square > 0 ? m : square < 0 ? -m : square - square;
-    }
+    lorentz::with_signs(in, m, mine);
 #pragma unroll
     for (int p = 0; p < 4; ++p) {
       const auto g = group.vectors.load(dy + heads.at(place, p), c);

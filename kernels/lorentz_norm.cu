@@ -57,11 +57,7 @@ __global__ void lorentz_norm_backward_kernel(Team team, Groups<V> all, S eps, co
   team.each(group.vectors, [&](int64_t c) {
     const auto in = load(group, v, c);
     S mine[V];
-#pragma unroll
-    for (int k = 0; k < V; ++k) {
-      const S square = in.template at<S>(k).square();
-      mine[k] = square > 0 ? m : square < 0 ? -m : square - square;
-    }
+    with_signs(in, m, mine);
 #pragma unroll
     for (int p = 0; p < 4; ++p) {
       const int64_t at = group.at_v + p * group.part;

@@ -68,4 +68,14 @@ __device__ S inverse_norm(const Team& team, const Groups<V>& all, const Group<V>
   return 1 / std::sqrt(team.sum(sum) / S(all.vectors.n + all.scalars.n) + eps);
 }
 
+/// m times the sign of each vector's square, which is what |.| of it passes on: 0 where that is 0, NaN where it is NaN.
+template <class S, class X, int V>
+__device__ void with_signs(const Vectors<X, V>& in, S m, S (&out)[V]) {
+#pragma unroll
+  for (int k = 0; k < V; ++k) {
+    const S square = in.template at<S>(k).square();
+    out[k] = square > 0 ? m : square < 0 ? -m : square - square;
+  }
+}
+
 }  // namespace lightcone::kernels::lorentz

@@ -9,8 +9,8 @@ namespace lightcone::kernels {
 //
 //   x [T, K]    w1 [H, K]  b1 [H]    w2 [N, H]  b2 [N]    residual, y, dy [T, N]    pre [T, H]
 
-/// pre = x w1^T + b1,   y = residual + gelu(pre) w2^T + b2. `pre` is for the backward; undefined if not needed. y may be
-/// residual.
+/// pre = x w1^T + b1,   y = residual + gelu(pre) w2^T + b2. `pre` is for the backward; undefined if not needed. y may
+/// be residual.
 void mlp(Context& ctx, const Tensor& x, const Weights& w1, const Tensor& b1, const Weights& w2, const Tensor& b2,
          const Tensor& residual, Tensor& pre, Tensor& y);
 

@@ -14,8 +14,8 @@ using namespace lightcone::test;
 
 namespace {
 
-/// One matrix per batch as it is stored, rows `gap` elements apart. Multiples of 1/8 between -2 and 2: every dtype holds
-/// them, and every sum of their products is exact.
+/// One matrix per batch as it is stored, rows `gap` elements apart. Multiples of 1/8 between -2 and 2: every dtype
+/// holds them, and every sum of their products is exact.
 struct Stored {
   int64_t rows, cols, step, stride;
   Array values;

@@ -118,8 +118,8 @@ Gradients backward(Context& ctx, const Operands& o, DType products, const Tensor
   return g;
 }
 
-/// On a GPU products whose operands or results have other dtypes, or no bias, may sum in another order; `close` allows for
-/// that.
+/// On a GPU products whose operands or results have other dtypes, or no bias, may sum in another order; `close` allows
+/// for that.
 void check_same(const Tensor& got, const Tensor& expected, bool close = false) {
   if (close && got.device() != Device::cpu)
     CHECK(relative_error(to_array(got), to_array(expected)) < tolerance(got.dtype()));
